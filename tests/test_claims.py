@@ -1,0 +1,211 @@
+"The ledger of claims: its form, its verdicts, and that a changed number changes them."
+import csv, re, shutil
+from pathlib import Path
+
+import pytest
+
+from croissant import claims as C
+from croissant.params import BadInput, root
+
+HERE = root()
+LEDGER = C.read_ledger(HERE)
+CHECKED = [r for r in LEDGER if r["check"]]
+ARITHMETIC = [r for r in CHECKED if "metric:" not in r["check"] + r["reported"]]
+PRINTED = [r for r in ARITHMETIC if re.fullmatch(r"\{(facts|table):[^{}]*\}", r["reported"])]
+name = lambda r: r["id"]
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    "A copy of the paper's numbers that tests may falsify (and restore)."
+    base = tmp_path_factory.mktemp("claims")
+    shutil.copytree(HERE/"reports/paper", base/"reports/paper")
+    if (HERE/"reports/metrics").is_dir(): shutil.copytree(HERE/"reports/metrics", base/"reports/metrics")
+    shutil.copy(HERE/"reports/claims.csv", base/"reports/claims.csv")
+    return base
+
+
+def falsify(base, address, change):
+    "Rewrite the cells at an address; returns a function that restores the file."
+    kind, _, rest = address.partition(":")
+    if kind == "facts": rest = f"facts.csv#{rest}/value"
+    file, _, where = rest.partition("#")
+    key, _, column = where.rpartition("/")
+    path = base/"reports/paper"/file
+    before = path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8", newline="") as f: rows = list(csv.DictReader(f))
+    names = list(rows[0])
+    first, _, last = column.partition(":")
+    for r in C._chosen(rows, key):
+        for c in names[names.index(first):names.index(last or first) + 1]:
+            if r[c] != "": r[c] = repr(change(float(r[c])))
+    with path.open("w", encoding="utf-8", newline="") as f:
+        w = csv.DictWriter(f, names, lineterminator="\n"); w.writeheader(); w.writerows(rows)
+    return lambda: path.write_text(before, encoding="utf-8")
+
+
+def write_ledger(base, rows):
+    path = Path(base)/"reports/claims.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as f:
+        w = csv.DictWriter(f, C.COLUMNS, lineterminator="\n"); w.writeheader(); w.writerows(rows)
+    return base
+
+
+# ---- the ledger's form
+def test_ledger_is_large_and_well_formed():
+    assert len(LEDGER) >= 60 and len({r["id"] for r in LEDGER}) == len(LEDGER)
+    assert all(r["locator"].strip() and r["status"] in C.STATUSES for r in LEDGER)
+    assert {r["status"] for r in LEDGER} == set(C.STATUSES)
+
+
+def test_every_expectation_holds():
+    rows = C.verify_claims(HERE)
+    assert [r["id"] for r in rows if r["changed"]] == []
+    assert all("{" not in r["claim"] for r in rows)
+
+
+def test_evidence_names_files_and_digests():
+    for r in C.verify_claims(HERE):
+        if r["recomputed"] == "": continue
+        for e in r["evidence"].split("; "): assert re.fullmatch(r"[\w./]+@[0-9a-f]{64}", e), r["id"]
+
+
+def test_reason_for_everything_left_out():
+    assert all(len(r["note"]) > 15 for r in LEDGER if r["status"] == "not reproducible here")
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"status": "true"}, "status"), ({"expected": "fine"}, "expected verdict"), ({"locator": " "}, "no locator"),
+    ({"status": "not reproducible here"}, "disagree"), ({"relation": "~"}, "relation"), ({"check": ""}, "no check"),
+    ({"claim": "It takes 17 days."}, "typed"), ({"status": "not reproducible here", "expected": "not reproducible", "note": ""}, "no reason")])
+def test_malformed_rows_are_named(tmp_path, change, message):
+    with pytest.raises(BadInput, match=message) as e: C.read_ledger(write_ledger(tmp_path, [dict(ARITHMETIC[0]) | {"note": ""} | change]))
+    assert ARITHMETIC[0]["id"] in str(e.value)
+
+
+def test_ledger_files_that_are_not_ledgers(tmp_path):
+    with pytest.raises(BadInput, match="no ledger"): C.read_ledger(tmp_path)
+    with pytest.raises(BadInput, match="twice"): C.read_ledger(write_ledger(tmp_path, [ARITHMETIC[0]]*2))
+    with pytest.raises(BadInput, match="columns"): C.read_ledger(write_ledger(tmp_path, []))
+    (tmp_path/"reports/claims.csv").write_text(",".join(C.COLUMNS) + "\na,b\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="cells"): C.read_ledger(tmp_path)
+
+
+# ---- mutation: falsify a number, and the verdict must follow
+@pytest.mark.parametrize("row", PRINTED, ids=name)
+def test_a_changed_report_flips_the_verdict(numbers, row):
+    "A verified number is moved away from the recomputed one; a discrepant one is moved onto it."
+    before = C.judge(row, numbers)
+    reported, within = float(before["reported_value"]), before["allowed"]
+    away = {"=": 1, "<": -1, "<=": -1, ">": 1, ">=": 1}[row["relation"]]   # the direction that breaks the relation
+    moved = before["recomputed"]
+    if before["verdict"] == "verified": moved += away*(4*within + 0.5*abs(reported) + 1) if not row["tolerance"].startswith("=") else -0.5*moved
+    restore = falsify(numbers, C.references(row["reported"])[0], lambda x: moved)
+    try: after = C.judge(row, numbers)
+    finally: restore()
+    assert {before["verdict"], after["verdict"]} == {"verified", "discrepant"}
+    assert C.judge(row, numbers)["verdict"] == row["expected"] and after["changed"]
+
+
+@pytest.mark.parametrize("row", ARITHMETIC, ids=name)
+def test_every_input_counts(numbers, row):
+    "Each address in a check takes part: changing what it names changes the result, or is refused."
+    before = C.judge(row, numbers)["recomputed"]
+    for address in dict.fromkeys(C.references(row["check"])):
+        if address.startswith("model:") or row["check"].startswith(("max(", "count(")): continue
+        restore = falsify(numbers, address, lambda x: 1.7*x + 1)
+        try: assert C.judge(row, numbers)["recomputed"] != before, address
+        finally: restore()
+
+
+def test_main_fails_when_a_verdict_changes(numbers, capsys):
+    assert C.main([str(numbers)]) == 0
+    restore = falsify(numbers, "facts:compute.energy_mwh", lambda x: x + 1)
+    try: assert C.main([str(numbers)]) == 1
+    finally: restore()
+    out = capsys.readouterr().out
+    assert "CHANGED compute-energy: discrepant" in out and "50.2" in out and "CHANGED compute-co2:" in out
+
+
+def test_main_reports_wrong_input(tmp_path, capsys):
+    assert C.main([str(tmp_path)]) == 2
+    assert "no ledger" in capsys.readouterr().err
+
+
+# ---- addresses
+def test_addresses(numbers):
+    assert C.printed("facts:compute.co2_t", numbers) == "2.80"
+    assert C.lookup("table:table8_inference.csv#CroissantLLM,en/words_per_second", numbers) == 111.41
+    assert C.lookup("table:table5_frenchbench_gen.csv#GPT-fr 1B/fgenq:trivia", numbers) == [0.04, 0.02, 0.05, 0.11]   # empty cells are skipped
+    assert len(C.lookup("table:french_sources.csv#*/tokens_m", numbers)) == 25                                        # without the total
+    assert C.lookup("model:base.total", numbers) == C.count_parameters(C.PRESETS["base"])["total"]
+
+
+@pytest.mark.parametrize("address", [
+    "facts:nothing", "table:none.csv#a/b", "table:mix.csv#Klingon/gb", "table:mix.csv#French/parsecs", "table:mix.csv#part=Klingon/gb",
+    "model:huge.total", "model:base.soul", "web:page", "facts:train.steps:x", "table:mix.csv#French/part"])
+def test_addresses_that_lead_nowhere(numbers, address):
+    with pytest.raises(BadInput): C.lookup(address, numbers)
+    row = dict(ARITHMETIC[0]) | {"check": f"{{{address}}}"}
+    with pytest.raises(BadInput, match=row["id"]): C.judge(row, numbers)
+
+
+def test_a_column_is_not_a_printed_number(numbers):
+    with pytest.raises(BadInput, match="names 4 cells"): C.printed("table:mix.csv#*/gb", numbers)
+    with pytest.raises(BadInput, match="only facts and table"): C.printed("model:base.total", numbers)
+
+
+# ---- our own records
+def test_lab_rows_wait_for_their_records(tmp_path, numbers):
+    from croissant.provenance import measured, save_json
+    lab = dict(ARITHMETIC[0]) | {"id": "lab", "claim": "Better than {value}.", "status": "reproduced at lab scale", "reported": "{metric:toy/acc@chance}",
+                                 "relation": ">", "check": "{metric:toy/acc}", "tolerance": "0"}
+    base = write_ledger(tmp_path, [lab])
+    row, = C.verify_claims(base)
+    assert row["verdict"] == "not run" and not row["changed"] and "toy.json" in row["note"]
+    assert C.verify_claims(base, strict=True)[0]["changed"]
+    save_json({"metrics": {"acc": measured(0.7, "accuracy", chance=0.5)}}, tmp_path/"reports/metrics/toy.json")
+    row, = C.verify_claims(base)
+    assert row["verdict"] == "verified" and row["claim"] == "Better than 0.5." and "toy.json@" in row["evidence"]
+    save_json({"metrics": {"acc": measured(0.4, "accuracy", chance=0.5)}}, tmp_path/"reports/metrics/toy.json")
+    assert C.verify_claims(base)[0]["changed"]
+    assert C.judge(lab | {"check": "{metric:toy/f1}"}, base)["verdict"] == "not run"
+    assert C.judge(lab | {"reported": "{metric:toy/acc@trigram}"}, base)["verdict"] == "not run"
+
+
+# ---- the evaluator
+def test_arithmetic():
+    find = {"facts:a": 2.0, "table:t#*/c": [1.0, 2.0, 6.0]}.__getitem__
+    for text, value in [("1 + 2*3", 7), ("-{facts:a} ** 2", -4), ("(8 - 2) / 4", 1.5), ("sum({table:t#*/c})", 9), ("mean({table:t#*/c})", 3),
+                        ("count({table:t#*/c}) + 1e3", 1003), ("max({table:t#*/c}, 7) - min({table:t#*/c})", 6), ("4 ** 0.5", 2)]:
+        assert C.evaluate(text, find) == value, text
+    assert C.references("{facts:a} + {table:t#*/c}") == ["facts:a", "table:t#*/c"]
+
+
+@pytest.mark.parametrize("text", [
+    "x", "_0", "__import__('os')", "open('f')", "(1).real", "[1, 2]", "{1: 2}", "1 if 1 else 2", "1 < 2", "True", "'a'", "lambda: 1", "1 // 2", "1 % 2",
+    "1 @ 2", "~1", "not 1", "1 and 2", "sum", "sum()", "sum(x=1)", "sum(*[1])", "eval(1)", "1 +", "", "1; 2", "9**9**9", "1/0", "1e308*10**60", "{table:t#*/c}",
+    "{table:t#*/c} + 1", "(1, 2)", "f'{1}'", "[i for i in (1,)]", "a := 1", "1j"])
+def test_anything_but_arithmetic_is_refused(text):
+    with pytest.raises(BadInput): C.evaluate(text, lambda a: [1.0, 2.0])
+
+
+def test_tolerances():
+    find = {"facts:n": 100.0}.__getitem__
+    assert C.tolerance("printed", 2.8, "2.80", find) == 0.005 and C.tolerance("printed", 190000, "190000", find) == 0.5
+    assert C.tolerance("2%", -50, "", find) == 1 and C.tolerance("", 1, "1", find) == 0
+    assert C.tolerance("=1/{facts:n}", 1, "1", find) == 0.01
+    for rule, text in [("about", "1"), ("x%", "1"), ("printed", "")]:
+        with pytest.raises(BadInput, match="tolerance"): C.tolerance(rule, 1, text, find)
+    with pytest.raises(BadInput, match="Call"): C.tolerance("=open(1)", 1, "1", find)
+
+
+def test_derived_fertility_follows_from_table_8():
+    "`fertility.csv` is derived, not printed: tokens a second over words a second."
+    names = {"Llama2-7B": "Llama2 7B", "Llama2-13B": "Llama2 13B", "TinyLlama": "TinyLlama 1.1B"}
+    with (HERE/"reports/paper/fertility.csv").open(encoding="utf-8", newline="") as f:
+        for r in csv.DictReader(f):
+            cell = f"table:table8_inference.csv#{names.get(r['model'], r['model'])},{r['language'][:2].lower()}"
+            ratio = C.lookup(f"{cell}/tokens_per_second", HERE) / C.lookup(f"{cell}/words_per_second", HERE)
+            assert abs(ratio - float(r["tokens_per_word"])) <= 0.0005001

@@ -1,0 +1,102 @@
+"""The optimiser against torch's own pieces, and the corners that the notebook leaves out."""
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from croissant.model import toy_model
+from croissant.optim import MasterWeights, adamw, clip_gradients, gradient_norm, learning_rate, parameter_groups, restore_state, state_tensors
+from croissant.params import BadInput
+
+
+def test_only_matrices_decay():
+    model = toy_model()
+    decay, keep = parameter_groups(model.parameters(), .1)
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert all("norm" in names[id(p)] for p in keep["params"]) and keep["weight_decay"] == 0
+    assert not any("norm" in names[id(p)] for p in decay["params"])
+    assert len(decay["params"]) + len(keep["params"]) == len(names)
+
+
+def test_fused_equals_the_plain_loop():
+    torch.manual_seed(0)
+    ours, plain = nn.Linear(7, 5), nn.Linear(7, 5)
+    plain.load_state_dict(ours.state_dict())
+    a = adamw(ours.parameters(), .1)
+    b = torch.optim.AdamW(parameter_groups(plain.parameters(), .1), betas=(.9, .95), eps=1e-8, foreach=False, fused=False)
+    for step in range(30):
+        x = torch.randn(3, 7)
+        for model, optimiser in ((ours, a), (plain, b)):
+            for g in optimiser.param_groups: g["lr"] = learning_rate(step, 1e-2, 1e-3, 5, 30)
+            optimiser.zero_grad()
+            model(x).square().mean().backward()
+            optimiser.step()
+    for p, q in zip(ours.parameters(), plain.parameters()): assert torch.allclose(p, q, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup,total", [(0, 1), (0, 10), (1, 2), (9, 10), (100, 1000)])
+def test_schedule_rises_then_falls_to_the_floor(warmup, total):
+    rates = [learning_rate(s, 3e-4, 1e-5, warmup, total) for s in range(total)]
+    assert max(rates) == 3e-4 and rates.index(max(rates)) <= warmup
+    assert rates[:warmup] == sorted(rates[:warmup]) and rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    if total - warmup > 1: assert math.isclose(rates[-1], 1e-5)
+
+
+@pytest.mark.parametrize("step", [-1, 10])
+def test_no_rate_outside_the_run(step):
+    with pytest.raises(BadInput, match="steps 0 to 9"): learning_rate(step, 1e-3, 0., 0, 10)
+
+
+def test_norm_equals_torch_and_zero_limit_only_measures():
+    torch.manual_seed(1)
+    gradients = [torch.randn(50, 3), torch.randn(7)]
+    parameters = [nn.Parameter(torch.zeros_like(g)) for g in gradients]
+    for p, g in zip(parameters, gradients): p.grad = g.clone()
+    expected = torch.nn.utils.clip_grad_norm_(parameters, 1.).item()
+    before = [g.clone() for g in gradients]
+    assert math.isclose(clip_gradients(gradients, 0.), expected, rel_tol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(before, gradients))
+    clip_gradients(gradients, 1.)
+    assert math.isclose(gradient_norm(gradients), 1., rel_tol=1e-6)
+    assert all(torch.allclose(g, p.grad, atol=1e-5) for g, p in zip(gradients, parameters))
+
+
+def test_nan_is_seen_in_the_norm():
+    assert math.isnan(clip_gradients([torch.tensor([1., float("nan")])], 1.))
+
+
+def test_working_weights_are_rounded_masters():
+    model = toy_model()
+    fresh = {n: p.detach().clone() for n, p in model.named_parameters()}
+    weights = MasterWeights(model, torch.bfloat16)
+    ids = torch.randint(0, 512, (2, 17), generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+        clip_gradients(weights.gather(), 1.)
+        weights.step(1e-3)
+    for n, p, m in zip(weights.names, weights.working, weights.masters):
+        assert p.dtype == torch.bfloat16 and p.grad is None and torch.equal(p, m.bfloat16())
+        if m.ndim > 1 and "embed" not in n: assert not torch.equal(m, fresh[n])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_goes_round(dtype):
+    ids = torch.randint(0, 512, (2, 17), generator=torch.Generator().manual_seed(0))
+    def steps(model, weights, n):
+        for _ in range(n):
+            model.loss(ids[:, :-1], ids[:, 1:]).backward(); weights.gather(); weights.step(1e-3)
+    model, other = toy_model(seed=1), toy_model(seed=2)
+    weights, continued = MasterWeights(model, dtype), MasterWeights(other, dtype)
+    steps(model, weights, 3)
+    kept = {k: v.clone() for k, v in state_tensors(weights).items()}
+    restore_state(continued, kept)
+    steps(model, weights, 3); steps(other, continued, 3)
+    for p, q in zip(weights.masters, continued.masters): assert torch.equal(p, q)
+    for p, q in zip(model.parameters(), other.parameters()): assert torch.equal(p, q)
+
+
+def test_state_lacking_a_moment_is_refused():
+    model = toy_model()
+    weights = MasterWeights(model, torch.float32)
+    with pytest.raises(BadInput, match="exp_avg"): restore_state(weights, state_tensors(weights))   # no step was made yet
