@@ -7,14 +7,14 @@ __all__ = ['LANGUAGES', 'SPLITS', 'FIELDS', 'REPEATING', 'clean', 'content', 'ma
            'deduplicate', 'split_of', 'write_corpus', 'read_documents', 'corpus_table', 'dropped_table']
 
 # %% ../nbs/11_corpus.ipynb #imports
-import hashlib, json, re, shutil, unicodedata
+import hashlib, json, re, shutil, tempfile, unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 from collections.abc import Iterable, Iterator
 
 from .params import BadInput
-from .provenance import write_manifest
+from .provenance import load_json, write_manifest
 
 # %% ../nbs/11_corpus.ipynb #clean
 LANGUAGES = ("fr", "en", "code", "parallel")
@@ -132,22 +132,25 @@ def write_corpus(
     "Write a corpus folder with its manifest; no record at all raises `BadInput`."
     if min(validation_percent, test_percent) < 0 or validation_percent + test_percent >= 100:
         raise BadInput(f"validation_percent {validation_percent} and test_percent {test_percent}: give two shares that leave something to train on")
-    folder, part, counts = Path(folder), Path(f"{folder}.partial"), Counter[str]()
-    shutil.rmtree(part, ignore_errors=True)
-    for s in SPLITS: (part/s).mkdir(parents=True)
-    files = {}
+    folder, counts, files = Path(folder), Counter[str](), {}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))   # our own, whoever else builds
+    part.chmod(0o755)
+    for s in SPLITS: (part/s).mkdir()
     try:
         for r in records:
             where = split_of(hashlib.sha256(r["group"].encode()).hexdigest() if "group" in r else r["id"], validation_percent, test_percent)
             for s in SPLITS if (SPLITS[0], r["language"]) not in files else (): files[s, r["language"]] = (part/s/f"{r['language']}.jsonl").open("w", encoding="utf-8", newline="\n")
             files[where, r["language"]].write(json.dumps({k: r[k] for k in FIELDS if k in r}, ensure_ascii=False) + "\n")
             counts[f"{where}/{r['language']}"] += 1
+        for f in files.values(): f.close()
+        if not counts: raise BadInput(f"{folder}: an empty corpus, no document passed the filters; check the sources and min_chars")
+        write_manifest(part, documents=dict(counts), validation_percent=validation_percent, test_percent=test_percent, **facts)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
     finally:
         for f in files.values(): f.close()
-    if not counts: shutil.rmtree(part); raise BadInput(f"{folder}: an empty corpus, no document passed the filters; check the sources and min_chars")
-    write_manifest(part, documents=dict(counts), validation_percent=validation_percent, test_percent=test_percent, **facts)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+        shutil.rmtree(part, ignore_errors=True)
     return dict(sorted(counts.items()))
 
 # %% ../nbs/11_corpus.ipynb #read
@@ -178,9 +181,11 @@ def corpus_table(
 ) -> list[dict[str, Any]]: # Rows: the `by` fields, then documents, bytes, words, share
     "Documents, bytes and words by language and category; an empty corpus raises `BadInput`."
     sums: dict[tuple, list[int]] = {}
+    manifest = (Path(folder)/"manifest.json").resolve()
+    written = load_json(manifest)["documents"] if manifest.is_file() else {}   # a file that was written must still be there
     for split in splits:
         for language in LANGUAGES:
-            if not (Path(folder)/split/f"{language}.jsonl").is_file(): continue
+            if f"{split}/{language}" not in written and not (Path(folder)/split/f"{language}.jsonl").is_file(): continue
             for r in read_documents(folder, split, language):
                 c, row = content(r), sums.setdefault(tuple(r[k] for k in by), [0, 0, 0])
                 row[0] += 1; row[1] += len(c.encode()) - (language == "parallel"); row[2] += len(c.split())

@@ -7,9 +7,9 @@ __all__ = ['PROOF_CLASSES', 'DOMAINS', 'STATUSES', 'DISCLOSED', 'CHECKS', 'CORPU
            'TRAINING', 'SERVING', 'NETWORK', 'PROMPT', 'COUNTER', 'load_indicators', 'count_from_percent',
            'paper_recount', 'Gap', 'Clash', 'Tampered', 'Absent', 'agree', 'Check', 'check', 'spoil', 'value',
            'data_size', 'census', 'pins', 'data_sources', 'data_license', 'data_augmentation', 'direct_data_access',
-           'data_curation', 'stages', 'manifest', 'imports', 'trained', 'shape', 'compute_usage', 'energy_usage',
-           'carbon', 'model_stages', 'model_objectives', 'core_frameworks', 'additional_dependencies', 'opened',
-           'continuation', 'input_modality', 'output_modality', 'blackbox_access', 'full_access', 'header',
+           'kept', 'data_curation', 'stages', 'manifest', 'imports', 'trained', 'shape', 'compute_usage',
+           'energy_usage', 'carbon', 'model_stages', 'model_objectives', 'core_frameworks', 'additional_dependencies',
+           'opened', 'continuation', 'input_modality', 'output_modality', 'blackbox_access', 'full_access', 'header',
            'model_components', 'model_size', 'model_architecture', 'inference_compute', 'pair_sets', 'capabilities',
            'evaluation', 'evaluation_inputs', 'limitations', 'licence', 'model_license', 'access_protocol',
            'open_to_examination', 'version', 'versioning', 'change_log', 'user_data_protection', 'load_assertions',
@@ -254,16 +254,31 @@ def direct_data_access(base: Path) -> dict[str, Any]:
     return {"packages": len(rows), "files": len(manifest(base, CORPUS)["files"])}
 
 # %% ../nbs/71_fmti.ipynb #curation
-@check(5, "recomputed", "{dropped:,} documents dropped ({reasons}); the {kept:,} kept are all different", ("reports/tables/corpus_dropped.csv", f"{METRICS}/corpus.json", CORPUS),
-       ((f"{METRICS}/corpus.json#/metrics/dropped.documents/value", 10**9), ("reports/tables/corpus_dropped.csv#count", 10**9), (f"{CORPUS}/train/fr.jsonl", ("\n", "\n\n"))))
+def kept(
+    base: Path, # Folder to look in
+) -> dict[str, list[str]]: # Split -> identifiers, in order
+    "Identifiers of every document; a number that differs from the manifest's, or a text in two splits, raises `Clash`."
+    found: dict[str, list[str]] = {}
+    for name, n in load_json((base/CORPUS/"manifest.json").resolve())["documents"].items():
+        with (base/CORPUS/f"{name}.jsonl").open(encoding="utf-8") as f: ids = [json.loads(line)["id"] for line in f]
+        agree(f"documents of {name}", len(ids), n)
+        found.setdefault(name.split("/")[0], []).extend(ids)
+    owner: dict[str, str] = {}
+    for split, ids in found.items():
+        if leak := next((i for i in ids if owner.setdefault(i, split) != split), None): raise Clash(f"document {leak[:12]} stands in {owner[leak]} and in {split}")
+    return found
+
+@check(5, "recomputed", "{dropped:,} documents dropped ({reasons}); of the {n:,} kept, none stands in two splits and {twice:,} repeat another of their split word for word",
+       ("reports/tables/corpus_dropped.csv", f"{METRICS}/corpus.json", CORPUS),
+       ((f"{METRICS}/corpus.json#/metrics/dropped.documents/value", 10**9), ("reports/tables/corpus_dropped.csv#count", 10**9), (f"{CORPUS}/manifest.json#/documents/train~1fr", 7)))
 def data_curation(base: Path) -> dict[str, Any]:
-    "Reasons add up to the printed number, and no content is kept twice."
-    rows = [r for r in load_table(base/"reports/tables/corpus_dropped.csv") if r["unit"] == "documents"]
+    "Reasons add up to the printed number, and the splits share nothing."
     reasons: Counter = Counter()
-    for r in rows: reasons[r["reason"]] += r["count"]
-    ids = [json.loads(line)["id"] for path in sorted((base/CORPUS).rglob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    for r in load_table(base/"reports/tables/corpus_dropped.csv"):
+        if r["unit"] == "documents": reasons[r["reason"]] += r["count"]
+    splits = kept(base)
     return {"dropped": agree("dropped documents", reasons.total(), value(base, "corpus/dropped.documents")), "reasons": ", ".join(f"{k} {n:,}" for k, n in reasons.most_common()),
-            "kept": agree("kept documents", len(ids), len(set(ids)))}
+            "n": sum(len(ids) for ids in splits.values()), "twice": sum(len(ids) - len(set(ids)) for ids in splits.values())}
 
 # %% ../nbs/71_fmti.ipynb #plumbing
 def stages(
@@ -482,9 +497,10 @@ def pair_sets(
     metrics, items = load_json((base/_PAIRS).resolve())["metrics"], load_table(base/_ITEMS)
     sizes = Counter(r["set"] for r in items)
     hits = Counter(r["set"] for r in items if r["log_prob_good"] > r["log_prob_bad"])
+    ties = Counter(r["set"] for r in items if r["log_prob_good"] == r["log_prob_bad"])   # the table is rounded
     for name, n in sizes.items():
         if name not in metrics: raise Clash(f"{name} has items but no reported accuracy")
-        agree(f"accuracy on {name}", round(hits[name]/n, 5), round(metrics[name]["value"], 5))
+        if not hits[name] - 1e-3 <= metrics[name]["value"] * n <= hits[name] + ties[name] + 1e-3: raise Clash(f"{name}: {metrics[name]['value']:.4f} reported, the items give {hits[name]/n:.4f}")
         low, high = metrics[name].get("interval", (math.nan, math.nan))
         if not low <= metrics[name]["value"] <= high: raise Clash(f"{name}: the accuracy is outside its own interval, or has none")
     return {name: metrics[name] | {"n": sizes[name]} for name in sizes}
@@ -629,7 +645,7 @@ def _judge(base: Path, c: Check) -> tuple[str, str, str]:
     except Tampered as e: return "tampered", "", str(e)
     except Absent as e: return "skipped", "", f"{e} is not on this disk: `dvc repro` makes it, `dvc pull` restores it"
     except Gap as e: return "not-met", "", str(e)
-    except (Clash, BadInput, ValueError, KeyError, SyntaxError) as e: return "contradicted", "", f"{e if str(e) else type(e).__name__}".replace(f"{base}/", "")
+    except (Clash, BadInput, OSError, ValueError, KeyError, SyntaxError) as e: return "contradicted", "", f"{e if str(e) else type(e).__name__}".replace(f"{base}/", "")
 
 def _word(base: Path, number: int, said: dict[str, str]) -> tuple[str, str, str]:
     "Status, statement and reason of one assertion."

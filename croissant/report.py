@@ -119,7 +119,7 @@ def html_figure(
 
 # %% ../nbs/90_report.ipynb #page-text
 _LIMITS = """
-<p>The lab model has {{training/parameters|,.0f}} parameters and saw {{training/tokens_seen|,.0f}} tokens; the paper's has
+<p>The lab model has {{training/parameters_total|,.0f}} parameters and saw {{training/tokens_seen|,.0f}} tokens; the paper's has
 {{fact:model.non_embedding_params|,.0f}} without embeddings and saw {{fact:train.tokens_total_b|,.2f}} billion. A model of this size
 does not reason, follow instructions or know facts, and none of its scores may be read beside the paper's. What it can show, it shows:
 every stage of the paper runs here, and every number below is made from tracked inputs.</p>

@@ -56,7 +56,8 @@ def run_stage(
     check_params(nb, params, complete)
     failed = (top/out).with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PYTHONHASHSEED", "0")   # sets print in one order
+    os.environ.setdefault("PYTHONHASHSEED", "0")         # sets print in one order
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve each other on a shared machine
     pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
                         log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None)
     d = json.loads(failed.read_text(encoding="utf-8"))

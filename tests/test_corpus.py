@@ -110,6 +110,22 @@ def test_a_stopped_build_leaves_the_old_corpus(tmp_path):
     assert sha256(tmp_path/"c") == before
 
 
+def test_two_builds_at_once_do_not_meet(tmp_path):
+    def slow():
+        for i, r in enumerate(toy_documents(120)):
+            if i == 60: write_corpus(toy_documents(30, seed=1), tmp_path/"c")   # another build of the same folder begins and ends
+            yield r
+    write_corpus(slow(), tmp_path/"c")
+    assert sum(r["documents"] for r in corpus_table(tmp_path/"c")) == len(toy_documents(120)) and check_manifest(tmp_path/"c")
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_language_that_vanished_is_missed(tmp_path):
+    write_corpus(toy_documents(60), tmp_path/"c")
+    (tmp_path/"c/train/fr.jsonl").unlink()
+    with pytest.raises(BadInput, match="no such corpus file"): corpus_table(tmp_path/"c")
+
+
 def test_refusals(tmp_path):
     with pytest.raises(BadInput, match="an empty corpus"): write_corpus([], tmp_path/"c")
     with pytest.raises(BadInput, match="leave something to train on"): write_corpus(toy_documents(9), tmp_path/"c", 60, 40)

@@ -8,7 +8,7 @@ import yaml
 from croissant import fmti
 from croissant.fmti import CHECKS, COUNTER, DISCLOSED, DOMAINS, STATUSES
 from croissant.params import BadInput
-from croissant.provenance import fact, load_table, save_table
+from croissant.provenance import fact, load_json, load_table, save_json, save_table
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +191,30 @@ def test_too_few_capabilities_is_a_gap(copy):
     assert status(copy, 42) == "not-met" and status(copy, 44) == "recomputed"
 
 
-def test_a_text_kept_twice_is_noticed(copy):
-    path = copy/fmti.CORPUS/"train/fr.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join([*lines, lines[0]]), encoding="utf-8")
-    assert "kept documents" in fmti.evaluate_fmti(copy, [5])[0]["reason"]
+def double(base, source, target):
+    "Write the first document of one file at the end of another, and count it in the manifest."
+    lines = (base/fmti.CORPUS/f"{source}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    path, manifest = base/fmti.CORPUS/f"{target}.jsonl", load_json(base/fmti.CORPUS/"manifest.json")
+    path.write_text(path.read_text(encoding="utf-8") + lines[0], encoding="utf-8")
+    manifest["documents"][target] += 1
+    save_json(manifest, base/fmti.CORPUS/"manifest.json")
+    return fmti.evaluate_fmti(base, [5])[0]
+
+
+def test_a_text_kept_twice_is_counted_aloud(copy):
+    assert "and 0 repeat" in fmti.evaluate_fmti(copy, [5])[0]["value"]
+    assert "and 1 repeat" in double(copy, "train/fr", "train/fr")["value"]
+
+
+def test_a_text_in_two_splits_is_refused(copy):
+    assert "stands in" in double(copy, "train/fr", "validation/fr")["reason"]
 
 
 def test_a_checkpoint_from_nowhere_is_noticed(copy):
     shutil.copytree(copy/fmti.MODEL, copy/"artifacts/checkpoints/cadeau")
     assert "cadeau" in fmti.evaluate_fmti(copy, [27])[0]["reason"]
+
+
+def test_a_vanished_file_is_a_finding_not_a_crash(copy):
+    (copy/fmti.CORPUS/"validation/fr.jsonl").unlink()
+    assert {status(copy, n) for n in (5, 19)} <= {"contradicted", "tampered"}

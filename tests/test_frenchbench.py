@@ -1,0 +1,225 @@
+"""The evaluation's promises: crossed pairs, honest floors, intervals that cover, and tables that are refused by line."""
+import math
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from croissant.checkpoint import save_model
+from croissant.frenchbench.floors import Trigram, random_accuracy, random_bits, trigram_of
+from croissant.frenchbench.metrics import Z, accuracy, bootstrap, bpb, compare, mean_accuracy, wilson
+from croissant.frenchbench.scoring import bits_per_byte, log_probs, read_pairs, score_file, score_pairs, sequence_losses, shortened
+from croissant.frenchbench.suites import (ACTIONS, ADJECTIVES, FEMININE, FRENCH, MASCULINE, SETS, SUBJECTS, VERBS, VOWELS, check_crossed, contrast,
+                                          minimal_pairs)
+from croissant.model import toy_model
+from croissant.packing import toy_shards
+from croissant.params import BadInput
+from croissant.tokenizer import toy_tokenizer
+from croissant.toy import toy_texts
+
+
+def words(sentence: str) -> list[str]:
+    return sentence.replace("'", "' ").split()
+
+
+class Unigram:
+    "Prices a token by itself: blind to context."
+    def __init__(self, vocab_size: int, seed: int):
+        self.nats = torch.rand(vocab_size, generator=torch.Generator().manual_seed(seed))
+
+    def token_losses(self, input_ids, targets): return self.nats[targets]
+
+
+class Words:
+    "A tokenizer with one id a word, so that no word is cut differently in another place."
+    bos_id = 0
+
+    def __init__(self): self.ids: dict[str, int] = {}
+    def encode_batch(self, texts): return [[self.ids.setdefault(w, len(self.ids) + 1) for w in words(t)] for t in texts]
+
+
+# ---- the sets
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_are_crossed_and_stable(name):
+    pairs = minimal_pairs(name, 800)
+    assert check_crossed(pairs) == 400 and len({p["id"] for p in pairs}) == 800
+    assert pairs == minimal_pairs(name, 800) and pairs != minimal_pairs(name, 800, seed=1)
+    assert {p["id"] for p in minimal_pairs(name, 200)} <= {p["id"] for p in pairs}   # a smaller draw is part of a larger one
+    assert all(p["set"] == name and p["id"].startswith(p["group"]) and p["good"][-1] == "." for p in pairs)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_unigram_scores_exactly_half(name, seed):
+    rows = score_pairs(Unigram(5000, seed), Words(), minimal_pairs(name, 800, seed))
+    right, ties = sum(r["correct"] for r in rows), sum(r["log_prob_good"] == r["log_prob_bad"] for r in rows)
+    assert right == (len(rows) - ties) / 2 and ties <= 4
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_lengths_and_frequencies_tell_nothing(name):
+    pairs = minimal_pairs(name, 800)
+    counts = Counter(w for p in pairs for w in words(p["good"]))
+    for judge in (lambda w: len(w), lambda w: -len(w), lambda w: counts[w], lambda w: random.Random(w).random()):
+        signs = [judge(g) - judge(b) for g, b in map(contrast, pairs)]
+        assert sum(s > 0 for s in signs) == sum(s < 0 for s in signs)
+    assert sum(len(p["good"]) - len(p["bad"]) for p in pairs) == 0
+
+
+def test_genders_are_balanced_and_nouns_are_safe():
+    sides = Counter(p["id"].rsplit("/", 1)[1] for p in minimal_pairs("gender", 1000))
+    assert sides == {"m": 500, "f": 500}
+    assert not set(MASCULINE) & set(FEMININE) and len(set(MASCULINE)) == len(MASCULINE) and len(set(FEMININE)) == len(FEMININE)
+    assert not [w for w in MASCULINE + FEMININE if w[0] in VOWELS + "h"]
+    two_genders = {"livre", "tour", "mode", "poste", "voile", "manche", "mémoire", "page", "critique", "garde", "vase", "somme", "greffe", "solde", "part", "cadre",
+                   "juge", "ministre", "élève", "maire", "moule", "pendule", "poêle", "physique", "politique", "guide", "aide", "trompette", "mort", "relâche", "parallèle"}
+    assert not (set(MASCULINE) | set(FEMININE)) & two_genders
+
+
+def test_word_lists_have_their_forms():
+    assert all(len(s) == 3 and s[0] in "mf" for s in SUBJECTS) and all(len(a) == 3 and a[0] != a[1] for a in ACTIONS)
+    assert all(len(set(a.split(":"))) == 2 for a in ADJECTIVES)
+    for forms, rest in VERBS:
+        je, tu, il, nous, vous, ils = forms.split()
+        assert rest and (nous.endswith("ons") or nous == "sommes") and (vous.endswith("ez") or vous in ("êtes", "faites", "dites"))
+        assert ils.endswith("nt") and tu[-1] in "sx" and il[-1] in "etadt"
+
+
+def test_elision():
+    sentences = [p[k] for name in FRENCH for p in minimal_pairs(name, 1000) for k in ("good", "bad")]
+    for s in sentences:
+        first, second = words(s)[:2]
+        if first == "Je": assert second[0] not in VOWELS + "h", s
+        if first in ("J'", "L'", "Cet"): assert second[0] in VOWELS + "h", s      # our only h is mute: habiter
+        if first in ("Le", "La", "Ce", "Mon", "Ma"): assert second[0] not in VOWELS, s
+    assert any(s.startswith("J'") for s in sentences) and any(s.startswith("L'") for s in sentences)
+
+
+def test_sets_refuse():
+    for name, n in (("accord", 10), ("number", 3), ("number", 0), ("person", 10**6)):
+        with pytest.raises(BadInput): minimal_pairs(name, n)
+    with pytest.raises(BadInput, match="exactly one word"): contrast({"good": "Le chat dort.", "bad": "La chatte dort."})
+    pair = minimal_pairs("number", 2)
+    with pytest.raises(BadInput, match="twice"): check_crossed(pair + pair)
+
+
+# ---- metrics
+
+def test_wilson_covers():
+    r = np.random.default_rng(0)
+    for p in (.5, .9):
+        inside = [low <= p <= high for low, high in (wilson(int(k), 100) for k in r.binomial(100, p, 2000))]
+        assert .93 < np.mean(inside) < .975
+    assert wilson(0, 5)[0] == 0 and wilson(5, 5)[1] == 1
+    for bad in ((6, 5), (0, 0), (-1, 5)):
+        with pytest.raises(BadInput): wilson(*bad)
+
+
+def test_bootstrap_agrees_with_theory_and_repeats():
+    coin = np.tile([1., 0., 0., 0.], 250)
+    low, high = bootstrap(coin, np.ones(1000))
+    assert abs((high - low) / 2 - Z * math.sqrt(.1875 / 1000)) < .004
+    assert (low, high) == bootstrap(coin, np.ones(1000)) and (low, high) != bootstrap(coin, np.ones(1000), seed=1)
+    with pytest.raises(BadInput): bootstrap([], [])
+    with pytest.raises(BadInput): bpb([1.], [0])
+
+
+def test_mean_counts_groups_not_items():
+    hits, groups = {"a": np.tile([1, 1, 0, 0], 50)}, {"a": [str(i // 2) for i in range(200)]}
+    wide = mean_accuracy(hits, groups)["interval"]
+    narrow = mean_accuracy(hits, {"a": [str(i) for i in range(200)]})["interval"]
+    assert wide[1] - wide[0] > 1.3 * (narrow[1] - narrow[0])       # siblings that agree are one witness
+    assert accuracy([1, 0], chance=.5)["floors"] == {"chance": .5}
+
+
+def test_sign_test_is_mcnemar():
+    verdict = compare([1] * 15 + [0] * 6 + [1] * 79, [0] * 15 + [1] * 6 + [1] * 79)
+    by_hand = 2 * sum(math.comb(21, k) for k in range(7)) / 2**21
+    assert verdict["p"] == by_hand and (verdict["wins"], verdict["losses"], verdict["difference"]) == (15, 6, .09)
+    assert verdict["interval"][0] < .09 < verdict["interval"][1]
+
+
+# ---- scoring
+
+def test_scores_equal_transformers_and_ignore_the_batch(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = toy_tokenizer()
+    model = toy_model(tokenizer.vocab_size, seed=5)
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(3)      # far from uniform
+    texts = [p["good"] for p in minimal_pairs("number", 40)] + ["A"]
+    ours = log_probs(model, tokenizer, texts)
+    peer = transformers.AutoModelForCausalLM.from_pretrained(save_model(model, tokenizer, tmp_path/"m"))
+    for t, lp in zip(texts, ours):
+        ids = torch.tensor([tokenizer.encode(t, bos=True)])
+        with torch.no_grad(): logp = peer(ids).logits.log_softmax(-1)
+        assert abs(logp[0, :-1].gather(-1, ids[0, 1:, None]).sum().item() - lp) < 1e-3
+    for budget in (1, 50, 10**6): assert np.allclose(ours, log_probs(model, tokenizer, texts, budget), atol=1e-3)
+    order = np.random.default_rng(0).permutation(len(texts))
+    assert np.allclose(ours[order], log_probs(model, tokenizer, [texts[i] for i in order]), atol=1e-3)
+
+
+def test_every_token_is_paid_once():
+    tokenizer, texts = toy_tokenizer(), toy_texts("fr")[:30]
+    model = Unigram(tokenizer.vocab_size, 0)
+    want = [float(model.nats[tokenizer.encode(t)].double().sum()) for t in texts]
+    for context in (1, 5, 64, 10**4):
+        nats, sizes = bits_per_byte(model, tokenizer, texts, context)
+        assert np.allclose(nats, want) and list(sizes) == [len(t.encode()) for t in texts]
+
+
+def test_empty_texts_are_refused():
+    tokenizer, model = toy_tokenizer(), Unigram(600, 0)
+    with pytest.raises(BadInput, match="empty"): log_probs(model, tokenizer, ["Ça va.", ""])
+    with pytest.raises(BadInput, match="document 1: empty"): bits_per_byte(model, tokenizer, ["Ça va.", ""])
+    assert sequence_losses(model, []).shape == (0,) and log_probs(model, tokenizer, []).shape == (0,)
+    assert [shortened("œuf", n) for n in range(5)] == ["", "", "œ", "œu", "œuf"]
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"good\tbad\n", "no rows"), (b"", "line 1: no column good or bad"), (b"bon\tbad\nx\ty\n", "line 1: no column good"),
+    (b"good\tbad\na\tb\nun seul\n", "line 3: 1 cells"), (b"good\tbad\na\tb\tc\n", "line 2: 3 cells"), (b"good\tbad\n \tb\n", "line 2: the cell 'good' is empty"),
+    ("good\tbad\na\tb\nété\tb\n".encode("latin-1"), "line 3: not UTF-8"), (b"good\tbad\na\tb\n\nc\td\n", "line 3: 1 cells")])
+def test_bad_tables_are_refused_by_line(tmp_path, content, said):
+    (tmp_path/"paires.tsv").write_bytes(content)
+    with pytest.raises(BadInput, match=said): read_pairs(tmp_path/"paires.tsv")
+
+
+def test_good_tables(tmp_path):
+    path = tmp_path/"paires.tsv"
+    path.write_bytes("\ufeffid\tgood\tbad\r\n1\tIl dit « oui ».\tIl dis \"oui\".\r\n".encode())    # Windows line ends, a byte-order mark, quotes
+    assert read_pairs(path) == [{"id": "1", "good": "Il dit « oui ».", "bad": "Il dis \"oui\"."}]
+    tokenizer = toy_tokenizer()
+    model = toy_model(tokenizer.vocab_size)
+    row, = score_file(save_model(model, tokenizer, tmp_path/"m"), path)
+    assert np.isclose(row["log_prob_good"], log_probs(model, tokenizer, [row["good"]])[0], atol=1e-3) and row["id"] == "1"
+    with pytest.raises(BadInput, match="no such file"): score_file(tmp_path/"m", tmp_path/"rien.tsv")
+
+
+# ---- floors
+
+def test_trigram_is_a_distribution_and_learns_order():
+    stream = np.random.default_rng(0).integers(0, 20, 3000)
+    stream[2::3] = stream[1::3]                                        # a third of the tokens repeat the one before
+    trigram, every = Trigram(stream, 25), np.arange(25)
+    for u, v in ((3, 4), (24, 23), (int(stream[0]), int(stream[1]))):
+        assert np.isclose(trigram.probabilities(np.full(25, u), np.full(25, v), every).sum(), 1)
+    assert trigram.probabilities(every, every, every).min() > 0       # nothing is impossible
+    ids = torch.tensor([[0, 5, 5, 7], [0, 9, 8, 7]])
+    losses = trigram.token_losses(ids[:, :-1], ids[:, 1:])
+    assert losses.shape == (2, 3) and losses.dtype == torch.float32 and torch.isfinite(losses).all()
+
+
+def test_floors_on_the_toy_corpus():
+    tokenizer = toy_tokenizer()
+    trigram, model = trigram_of(toy_shards(), tokenizer), toy_model(tokenizer.vocab_size)
+    small = trigram_of(toy_shards(), tokenizer, max_tokens=2000)
+    texts = toy_texts("fr", seed=9)[:30]
+    good, weak = (bpb(*bits_per_byte(t, tokenizer, texts))["value"] for t in (trigram, small))
+    assert good < weak < random_bits(model.config, tokenizer, texts, 128, seeds=(1, 2))
+    assert abs(random_accuracy(model.config, tokenizer, minimal_pairs("number", 100)) - .5) < .15
+    for tokens, size in (([1, 2], 9), ([1, 2, 9], 9)):
+        with pytest.raises(BadInput): Trigram(np.array(tokens), size)
