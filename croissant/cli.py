@@ -8,7 +8,7 @@ __all__ = ['VERBS', 'add_verb', 'fetch', 'tokenize', 'train', 'generate', 'score
 
 # %% ../nbs/95_cli.ipynb #imports
 import argparse, inspect, json, sys
-from typing import Any, Callable
+from typing import Any, Callable, get_args
 
 from fastcore.docments import docments
 
@@ -26,6 +26,7 @@ def add_verb(
     for key, par in inspect.signature(function).parameters.items():
         text, flag = str(notes.get(key) or "").replace("%", "%%"), "--" + key.rstrip("_").replace("_", "-")
         if par.default is par.empty: p.add_argument(key, help=text)
+        elif par.default is None: p.add_argument(key, nargs="?", type=get_args(par.annotation)[0], help=text)
         elif par.default is False: p.add_argument(flag, action="store_true", dest=key, help=text)
         else: p.add_argument(flag, type=type(par.default), default=par.default, dest=key, help=text)
     p.set_defaults(function=function)
@@ -156,11 +157,13 @@ def verify(
 
 def fmti(
     action: str, # `show` (sums and rows) or `explain` (one indicator)
-    number: int = 0, # Which indicator to explain, 1 to 100
+    number: int|None = None, # Which indicator to explain, 1 to 100
 ) -> int:
     "The transparency indicators: what is met, on what evidence, and how to falsify it."
     from croissant.fmti import evaluate_fmti, explain, sums
-    if action == "explain": print(explain(number)); return 0
+    if action == "explain":
+        if number is None: raise BadInput("croissant fmti explain: which indicator? give a number from 1 to 100")
+        print(explain(number)); return 0
     if action != "show": raise BadInput(f"croissant fmti {action!r}: choose show or explain")
     rows = evaluate_fmti()
     for r in rows: print(f"{r['number']:>3} {r['status']:12} {r['name']}")

@@ -128,7 +128,7 @@ every stage of the paper runs here, and every number below is made from tracked 
 <li>One training run, one seed: intervals below are over evaluation items, not over repeated trainings.</li></ul>"""
 
 _RESULTS = """
-<p>On held-out text the model needs {{training/bpb_fr|.2f}} bits for a byte of French and {{training/bpb_en|.2f}} for a byte of English.
+<p>On held-out text the model needs {{bits_per_byte/fr±|.2f}} bits for a byte of French and {{bits_per_byte/en±|.2f}} for a byte of English.
 On {{minimal_pairs/mean_three.n|,.0f}} pairs of sentences of which one breaks an agreement rule of French, it prefers the correct one in
 {{minimal_pairs/mean_three|.1%}} of the cases (mean of three sets; chance {{minimal_pairs/mean_three.floors.chance|.0%}}, a trigram
 {{minimal_pairs/mean_three.floors.trigram|.1%}}, the same model before training {{minimal_pairs/mean_three.floors.random_weights|.1%}}).</p>"""
