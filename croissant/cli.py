@@ -26,7 +26,7 @@ def add_verb(
     for key, par in inspect.signature(function).parameters.items():
         text, flag = str(notes.get(key) or "").replace("%", "%%"), "--" + key.rstrip("_").replace("_", "-")
         if par.default is par.empty: p.add_argument(key, help=text)
-        elif par.default is None: p.add_argument(key, nargs="?", type=get_args(par.annotation)[0], default=argparse.SUPPRESS, help=text)
+        elif par.default is None: p.add_argument(key, nargs="?", type=get_args(par.annotation)[0], help=text)
         elif par.default is False: p.add_argument(flag, action="store_true", dest=key, help=text)
         else: p.add_argument(flag, type=type(par.default), default=par.default, dest=key, help=text)
     p.set_defaults(function=function)
