@@ -37,12 +37,16 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--retrain", action="store_true", help="train tokenizer and model again instead of restoring them")
     args = p.parse_args()
+    from croissant.provenance import dvc_md5, metric
+    from croissant.verify import verify
     started, lock = time.monotonic(), ROOT/"dvc.lock"
     before = {s: outputs(s) for s in REBUILT} if lock.is_file() else {}
 
     say("source packages")
     run(sys.executable, "-m", "croissant.cli", "fetch")
-    dvc("status", "-q", "data.dvc") if (ROOT/"data.dvc").is_file() else None
+    pinned = yaml.safe_load((ROOT/"data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+    if dvc_md5(ROOT/"data") != pinned:
+        sys.exit("stopped: data/ is not what data.dvc pins, though each listed package is; is there another file in it? Move it away and run again.")
 
     say("corpus")
     dvc("repro", "-q", *REBUILT)
@@ -65,8 +69,6 @@ def main():
     dvc("repro")
 
     say("verification")
-    from croissant.provenance import metric
-    from croissant.verify import verify
     found = verify()
     for r in found["rows"]:
         if r["state"] != "passed": print(f"  {r['state']}: {r['check']} {r['evidence']}: {r['reason']}")
