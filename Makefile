@@ -21,7 +21,7 @@ docs:             ## the documentation site, in _docs/
 	@$(RUN) python tools/site.py build
 bench:            ## speed against peers, side by side
 	@$(RUN) python benchmarks/run.py
-export:           ## notebooks -> package and README (after editing nbs/)
+export:           ## notebooks -> package, README and list of stages (after editing nbs/ or dvc.yaml)
 	@$(RUN) sh -c 'nbdev_export && python tools/site.py readme'
 check:            ## is everything generated up to date? style and types
 	@$(RUN) sh -c 'python tools/nb.py check nbs && ruff check croissant tools tests benchmarks && mypy && python tools/site.py readme --check'

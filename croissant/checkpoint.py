@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .model import Llama, ModelConfig
-from .params import BadInput
+from .params import BadInput, from_dict
 from .provenance import check_manifest, load_json, write_manifest
 from .tokenizer import Tokenizer
 
@@ -75,17 +75,19 @@ def model_config(
 ) -> ModelConfig: # Our shape
     "Read a `transformers` Llama configuration; another architecture, or a feature that our model lacks, raises `BadInput`."
     remedy = f"only plain {ARCHITECTURE} checkpoints can be read here; open this one with `transformers`"
+    if not isinstance(found, dict): raise BadInput(f"{where}: no names and values in it; {remedy}")
     if found.get("architectures", [ARCHITECTURE]) != [ARCHITECTURE] or found.get("model_type") != "llama":
         raise BadInput(f"{where}: architecture {found.get('architectures') or found.get('model_type')!r} is unknown; {remedy}")
     for key, want in _FIXED.items():
         if key in found and found[key] != want: raise BadInput(f"{where}: {key} is {found[key]!r}, we compute with {want!r}; {remedy}")
     rope = found.get("rope_parameters") or {}
+    if not isinstance(rope, dict): raise BadInput(f"{where}: rope_parameters is {rope!r}, expected names and values; {remedy}")
     scaling = found.get("rope_scaling") or ({"rope_type": rope["rope_type"]} if rope.get("rope_type", "default") != "default" else None)
     if scaling: raise BadInput(f"{where}: scaled positions ({scaling}) are not supported; {remedy}")
     names = {f.name for f in dataclasses.fields(ModelConfig)}
     missing = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"} - set(found)
     if missing: raise BadInput(f"{where}: {', '.join(sorted(missing))} missing; {remedy}")
-    config = ModelConfig(**({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}) | {k: v for k, v in found.items() if k in names and v is not None})
+    config = from_dict(ModelConfig, ({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}) | {k: v for k, v in found.items() if k in names and v is not None}, where)
     if found.get("head_dim") not in (None, config.head_size): raise BadInput(f"{where}: head_dim {found['head_dim']} is not hidden_size / heads = {config.head_size}; {remedy}")
     return config
 
@@ -107,8 +109,13 @@ def read_header(
         with Path(path).open("rb") as f:
             (n,) = struct.unpack("<Q", f.read(8))
             if n > min(100_000_000, Path(path).stat().st_size - 8): raise ValueError(f"a header of {n} bytes in a file of {Path(path).stat().st_size}")
-            return json.loads(f.read(n), object_pairs_hook=_no_repeats)
-    except FileNotFoundError: raise BadInput(f"{path}: no such file; {remedy}") from None
+            found = json.loads(f.read(n), object_pairs_hook=_no_repeats)
+            if not isinstance(found, dict) or not all(isinstance(v, dict) and (k == "__metadata__" or {"dtype", "shape"} <= v.keys()) for k, v in found.items()):
+                raise ValueError("the header is no list of tensors with their shapes")
+            return found
+    except FileNotFoundError:
+        parts = "the weights are in several files; save them as one with `transformers` (max_shard_size)" if Path(f"{path}.index.json").is_file() else remedy
+        raise BadInput(f"{path}: no such file; {parts}") from None
     except (ValueError, struct.error) as e: raise BadInput(f"{path}: not a sound safetensors file ({e}); {remedy}") from None
 
 # %% ../nbs/32_checkpoint.ipynb #tokenizer-check
@@ -121,6 +128,15 @@ def check_tokenizer(
     if tokenizer.vocab_size != config.vocab_size:
         raise BadInput(f"{where}: wrong checkpoint for this tokenizer: the model has {config.vocab_size} pieces, the tokenizer {tokenizer.vocab_size}; "
                        "use the tokenizer in the checkpoint's own folder, or train the model with this one")
+
+# %% ../nbs/32_checkpoint.ipynb #foreign
+_SENTENCE = "L'été, à 12 h :\n\t« Ça va ? »  — Oui 🥐"
+
+def _check_foreign(tokenizer: Tokenizer) -> None:
+    "Does a tokenizer from elsewhere cut text as ours do? Other marks, or pieces that are not the bytes of the text, raise `BadInput`."
+    ids = tokenizer.encode(_SENTENCE, bos=True, eos=True)
+    if b"".join(map(tokenizer.token_bytes, ids)) != _SENTENCE.encode():
+        raise BadInput(f"{tokenizer.where}: a tokenizer of another kind than ours (its pieces are not the bytes of the text); open this model with `transformers`")
 
 # %% ../nbs/32_checkpoint.ipynb #save
 def _write_json(obj: Any, path: Path) -> None:
@@ -154,15 +170,21 @@ def save_model(
         if tokenizer is not None: _add_tokenizer(tokenizer, tmp)
     return folder
 
+# %% ../nbs/32_checkpoint.ipynb #verify
+def _verify(folder: Path) -> None:
+    "Check the manifest; a model from elsewhere, without one, is let through with a warning."
+    if (folder/"manifest.json").is_file() or not (folder/"config.json").is_file(): check_manifest(folder)
+    else: warnings.warn(f"{folder}: no manifest.json, so nothing could be verified: not that the files are whole, nor that they are what was published", stacklevel=3)
+
 # %% ../nbs/32_checkpoint.ipynb #load
 def load_model(
     folder: Path|str, # Written by `save_model`, or any folder with a plain Llama and one weight file
     dtype: torch.dtype = torch.float32, # To compute in
-    verify: bool = True, # Check the manifest; turn it off only for folders from elsewhere, which have none
+    verify: bool = True, # Check the manifest, and warn if there is none
 ) -> Llama: # In evaluation mode
     "Load a checkpoint; a damaged, incomplete or foreign one raises `BadInput`."
     folder = Path(folder)
-    if verify: check_manifest(folder)
+    if verify: _verify(folder)
     config, path = model_config(load_json((folder/"config.json").resolve()), f"{folder}/config.json"), folder/"model.safetensors"
     stored = {k: tuple(v["shape"]) for k, v in read_header(path).items() if k != "__metadata__"}
     with torch.device("meta"): model = Llama(config)
@@ -178,13 +200,15 @@ def load_model(
     return model.requires_grad_(True).eval()
 
 def load_checkpoint(
-    folder: Path|str, # Written by `save_model` with a tokenizer
+    folder: Path|str, # Written by `save_model` with a tokenizer, or a plain Llama from elsewhere
     dtype: torch.dtype = torch.float32, # To compute in
 ) -> tuple[Llama, Tokenizer]: # The model, in evaluation mode, and the tokenizer in its folder
-    "Load a model with its tokenizer; a pair that does not fit raises `BadInput`."
+    "Load a model with its tokenizer; a pair that does not fit, or a tokenizer of another kind than ours, raises `BadInput`."
+    folder = Path(folder)
     model = load_model(folder, dtype)
-    if not (Path(folder)/"tokenizer.json").is_file(): raise BadInput(f"{folder}: no tokenizer.json; use load_model, or save the model again with its tokenizer")
-    tokenizer = Tokenizer.load(Path(folder))
+    if not (folder/"tokenizer.json").is_file(): raise BadInput(f"{folder}: no tokenizer.json; use load_model, or save the model again with its tokenizer")
+    tokenizer = Tokenizer.load(folder)
+    if not (folder/"manifest.json").is_file(): _check_foreign(tokenizer)
     check_tokenizer(model.config, tokenizer, str(folder))
     return model, tokenizer
 
@@ -205,7 +229,7 @@ def load_state(
     folder: Path|str, # Written by `save_state`
 ) -> tuple[dict[str, Tensor], dict[str, Any]]: # Tensors and facts, bit for bit
     "Read a state back; an unfinished or damaged one raises `BadInput`."
-    check_manifest(folder)
+    check_manifest(Path(folder))
     read_header(Path(folder)/"state.safetensors")
     return load_file(Path(folder)/"state.safetensors"), load_json((Path(folder)/"state.json").resolve())
 
@@ -220,7 +244,7 @@ def latest_state(
         except (BadInput, KeyError, TypeError, ValueError): return -1
     for p in sorted(states, key=step, reverse=True):
         try: check_manifest(p)
-        except (BadInput, KeyError, TypeError) as e: warnings.warn(f"{p}: passed over: {e}", stacklevel=2); continue
+        except BadInput as e: warnings.warn(f"{p}: passed over: {e}", stacklevel=2); continue
         return p
     return None
 
@@ -230,7 +254,8 @@ def describe(
 ) -> dict[str, Any]: # Parameters, bytes, dtypes, and the facts of its manifest
     "What a checkpoint holds, read from headers only; nothing is verified or loaded."
     folder = Path(folder)
-    with safe_open(folder/"model.safetensors", "pt") as f: shapes = [f.get_slice(k) for k in f.keys()]
-    facts = {k: v for k, v in load_json((folder/"manifest.json").resolve()).items() if k != "files"} if (folder/"manifest.json").is_file() else {}
-    return {"parameters": sum(torch.Size(s.get_shape()).numel() for s in shapes), "tensors": len(shapes), "dtypes": sorted({s.get_dtype() for s in shapes}),
+    tensors = [v for k, v in read_header(folder/"model.safetensors").items() if k != "__metadata__"]
+    found = load_json((folder/"manifest.json").resolve()) if (folder/"manifest.json").is_file() else {}
+    facts = {k: v for k, v in found.items() if k != "files"} if isinstance(found, dict) else {}
+    return {"parameters": sum(torch.Size(t["shape"]).numel() for t in tensors), "tensors": len(tensors), "dtypes": sorted({t["dtype"] for t in tensors}),
             "bytes": (folder/"model.safetensors").stat().st_size, **facts}

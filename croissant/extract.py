@@ -21,7 +21,7 @@ from typing import Any
 from lxml import html as lxml_html
 from lxml.etree import LxmlError
 
-from .corpus import clean, deduplicate, make_record, write_corpus
+from .corpus import clean, deduplicate, make_record, remove_held_out, write_corpus
 from .fetch import Package, load_sources, verify_data
 from .params import BadInput
 
@@ -107,28 +107,27 @@ def extractor(
     return register
 
 # %% ../nbs/12_extract.ipynb #law
-def _sections(node: dict, path: tuple[str, ...], body: str) -> Iterator[str]:
-    "One text per section that has articles of its own, headed by the titles above it."
+def _sections(node: dict, path: tuple[str, ...], body: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    "One text per section that has articles of its own, headed by the titles above it; and these titles."
     articles = []
     for a in (c["data"] for c in node.get("children", []) if c["type"] == "article"):
         if text := html_text(a.get(body) or ""): articles.append(f"Article {a['num']}\n{text}" if a.get("num") else text)
-    if articles: yield " > ".join(t for t in path if t) + "\n\n" + "\n\n".join(articles)
+    if articles: yield " > ".join(t for t in path if t) + "\n\n" + "\n\n".join(articles), tuple(t for t in path if t)
     for c in node.get("children", []):
         if c["type"] == "section": yield from _sections(c, (*path, c["data"].get("title") or ""), body)
 
-def _law(path: Path, pattern: str, body: str) -> Iterator[Piece]:
-    for _, tree in json_members(path, pattern):
-        yield from ((text, "") for text in _sections(tree, (tree["data"].get("shortTitle") or tree["data"].get("title") or "",), body))
+def _law(path: Path, pattern: str, body: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for _, tree in json_members(path, pattern): yield from _sections(tree, (tree["data"].get("shortTitle") or tree["data"].get("title") or "",), body)
 
 @extractor("kali", "fr", "legal")
 def kali(path: Path) -> Iterator[Piece]: # Archive -> pieces
-    "Collective labour agreements: one document per section."
-    yield from _law(path, r"/KALICONT\d+\.json$", "content")
+    "Collective labour agreements: one document per section; the sections of a signed text are a group."
+    yield from ((text, "kali/" + " > ".join(titles[:3])) for text, titles in _law(path, r"/KALICONT\d+\.json$", "content"))
 
 @extractor("legi", "fr", "legal")
 def legi(path: Path) -> Iterator[Piece]: # Archive -> pieces
     "Four legal codes: one document per section."
-    yield from _law(path, r"/LEGITEXT\d+\.json$", "texteHtml")
+    yield from ((text, "") for text, _ in _law(path, r"/LEGITEXT\d+\.json$", "texteHtml"))
 
 # %% ../nbs/12_extract.ipynb #admin
 _FICHE_BLOCK = set("""Paragraphe Titre Item Texte Introduction Chapitre SousChapitre Cas BlocCas Liste Rangée ANoter Attention ASavoir Rappel Definition
@@ -212,6 +211,7 @@ def wordnet(path: Path) -> Iterator[Piece]: # Archive -> pieces
                 yield f"{', '.join(re.sub(r'[(].*[)]', '', w).replace('_', ' ') for w in f[4:4 + 2 * int(f[3], 16):2])} ({name.rpartition('.')[2]}): {gloss.strip()}"
     yield from packed(lines())
 
+# %% ../nbs/12_extract.ipynb #encyclopedias
 def _leads(path: Path, locale: str) -> Iterator[Piece]:
     for _, pages in json_members(path, rf"/summaries_{locale}\.json$"):
         yield from ((f"{p['title']}\n{p['extract']}", "") for p in pages.values())
@@ -363,11 +363,15 @@ def build_corpus(
     validation_percent: float = 1., # Share of documents for validation
     test_percent: float = 1., # Share of documents for test
     processes: int = 2, # Packages read side by side
-) -> Counter: # (source, reason) -> what was dropped, as in `deduplicate`
-    "Check the packages' digests, extract, filter, split and write the corpus; absent or altered packages raise `BadInput`."
+    shingle_words: int = 13, # Words in a shingle, see `remove_held_out`
+    held_out_share: float = .5, # Share of held-out shingles from which a training paragraph goes
+) -> tuple[Counter, list[dict[str, Any]]]: # What was dropped, as in `deduplicate`; rows of the overlap table, as in `remove_held_out`
+    "Check the packages' digests, extract, filter, split, remove held-out text from training, write; absent or altered packages raise `BadInput`."
     packages = load_sources(sources, tier)
     verify_data(sources, tier, data)
     dropped: Counter = Counter()
+    overlap: list[dict[str, Any]] = []
     write_corpus(deduplicate(extract_all(packages, data, processes), min_chars, dropped), out, validation_percent, test_percent,
-                 min_chars=min_chars, packages=[f"{p.package}@{p.version}" for p in packages])
-    return dropped
+                 finish=lambda part: overlap.extend(remove_held_out(part, shingle_words, held_out_share, min_chars, dropped)),
+                 min_chars=min_chars, shingle_words=shingle_words, held_out_share=held_out_share, packages=[f"{p.package}@{p.version}" for p in packages])
+    return dropped, overlap

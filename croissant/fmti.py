@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['PROOF_CLASSES', 'DOMAINS', 'STATUSES', 'DISCLOSED', 'CHECKS', 'CORPUS', 'SHARDS', 'MODEL', 'TOKENS', 'METRICS',
-           'TRAINING', 'SERVING', 'NETWORK', 'PROMPT', 'COUNTER', 'load_indicators', 'count_from_percent',
-           'paper_recount', 'Gap', 'Clash', 'Tampered', 'Absent', 'agree', 'Check', 'check', 'spoil', 'value',
+           'TRAINING', 'SERVING', 'STAGES', 'NETWORK', 'PROMPT', 'COUNTER', 'load_indicators', 'count_from_percent',
+           'paper_recount', 'Gap', 'Clash', 'Tampered', 'Absent', 'agree', 'Check', 'check', 'append', 'spoil', 'value',
            'data_size', 'census', 'pins', 'data_sources', 'data_license', 'data_augmentation', 'direct_data_access',
-           'kept', 'data_curation', 'stages', 'manifest', 'imports', 'trained', 'shape', 'compute_usage',
-           'energy_usage', 'carbon', 'model_stages', 'model_objectives', 'core_frameworks', 'additional_dependencies',
-           'opened', 'continuation', 'input_modality', 'output_modality', 'blackbox_access', 'full_access', 'header',
-           'model_components', 'model_size', 'model_architecture', 'inference_compute', 'pair_sets', 'capabilities',
-           'evaluation', 'evaluation_inputs', 'limitations', 'licence', 'model_license', 'access_protocol',
-           'open_to_examination', 'version', 'versioning', 'change_log', 'user_data_protection', 'load_assertions',
-           'mitigation', 'connection', 'restriction', 'evaluate_fmti', 'sums', 'group_sums', 'toy_evidence', 'falsify',
-           'explain']
+           'kept', 'data_curation', 'pipeline', 'stages', 'manifest', 'imports', 'reaches_out', 'trained', 'shape',
+           'header', 'compute_usage', 'energy_usage', 'carbon', 'model_stages', 'model_objectives', 'core_frameworks',
+           'additional_dependencies', 'opened', 'continuation', 'asked', 'input_modality', 'output_modality',
+           'blackbox_access', 'full_access', 'model_components', 'model_size', 'model_architecture',
+           'inference_compute', 'pair_sets', 'capabilities', 'evaluation', 'evaluation_inputs', 'limitations',
+           'licence', 'model_license', 'access_protocol', 'open_to_examination', 'version', 'versioning', 'change_log',
+           'user_data_protection', 'load_assertions', 'mitigation', 'connection', 'restriction', 'evaluate_fmti',
+           'sums', 'group_sums', 'toy_evidence', 'falsify', 'explain']
 
 # %% ../nbs/71_fmti.ipynb #imports
-import ast, csv, inspect, json, math, re, sys
+import ast, csv, inspect, json, math, os, re, subprocess, sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from .footprint import lab_footprint
 from .model import Llama, ModelConfig, count_parameters, flops_per_token, toy_model
 from .packing import pack_corpus
 from .params import BadInput, root
-from .provenance import check_manifest, load_json, load_table, replacing, save_json, save_table, sha256
+from .provenance import check_manifest, load_json, load_table, replacing, save_json, save_table, sha256, write_manifest
 from .tokenizer import toy_tokenizer
 from .toy import toy_documents
 
@@ -144,16 +144,32 @@ def _spoil_table(path: Path, column: str, value: Any) -> None:
     with path.open(encoding="utf-8", newline="") as f: rows = list(csv.DictReader(f))
     save_table([rows[0] | {column: value}, *rows[1:]], path)
 
+def append(
+    code: str, # Put at the end of a module
+) -> Callable[[Path], None]: # A change for `spoil`
+    "A change that adds code to a module, where it may replace any function above it."
+    def change(path: Path) -> None: path.write_text(f"{path.read_text(encoding='utf-8')}\n{code}\n", encoding="utf-8")
+    change.__doc__ = f"append {code!r}"
+    return change
+
 def spoil(
     base: Path, # A copy of the evidence, never the original
-    place: str, # `path`, `path#/json/pointer` or `path#column`
-    change: Any, # New value; `None` deletes, `"flip"` flips a bit, a pair replaces text
+    place: str, # `path`, `path#/json/pointer` or `path#column`; after `forged:` the manifest is made to fit
+    change: Any, # New value; `None` deletes, `"flip"` flips a bit, a pair replaces text, a function does as it likes
 ) -> None:
     "Break one piece of evidence; a place that is not there raises `BadInput`."
-    name, _, inside = place.partition("#")
+    name, _, inside = place.removeprefix("forged:").partition("#")
     path = base/name
     if not path.is_file(): raise BadInput(f"{name}: no such evidence to break")
-    if inside.startswith("/"): _spoil_json(path, inside, change)
+    _spoil(path, name, inside, change)
+    if place.startswith("forged:"):
+        facts = load_json((path.parent/"manifest.json").resolve())
+        write_manifest(path.parent, **{k: v for k, v in facts.items() if k != "files"})
+
+def _spoil(path: Path, name: str, inside: str, change: Any) -> None:
+    "Change one file."
+    if callable(change): change(path)
+    elif inside.startswith("/"): _spoil_json(path, inside, change)
     elif inside: _spoil_table(path, inside, change)
     elif change is None: path.unlink()
     elif change == "flip": b = path.read_bytes(); path.write_bytes(b[:-1] + bytes([b[-1] ^ 1]))
@@ -166,8 +182,9 @@ def spoil(
 # %% ../nbs/71_fmti.ipynb #places
 CORPUS, SHARDS, MODEL, TOKENS = "artifacts/corpus", "artifacts/shards/lab8k", "artifacts/checkpoints/flagship", 2
 METRICS = "reports/metrics"
-TRAINING = tuple(f"croissant/{m}.py" for m in ("corpus", "tokenizer", "packing", "model", "optim", "trainer"))
-SERVING = tuple(f"croissant/{m}.py" for m in ("generate", "checkpoint", "model", "tokenizer"))
+TRAINING = tuple(f"croissant/{m}.py" for m in ("checkpoint", "corpus", "mixture", "model", "optim", "packing", "params", "provenance", "tokenizer", "toy", "trainer"))
+SERVING = tuple(f"croissant/{m}.py" for m in ("checkpoint", "generate", "model", "params", "provenance", "tokenizer", "toy"))
+STAGES = "reports/stages.csv"
 
 def value(
     base: Path, # Folder to look in
@@ -226,18 +243,19 @@ def data_sources(base: Path) -> dict[str, Any]:
     if used - pinned: raise Clash(f"records from {', '.join(sorted(used - pinned)[:3])}, which sources.csv does not pin")
     return {"size": sum(census(base).values()), "packages": len(used)}
 
-@check(9, "recomputed", "licence of each part: {shares}", (CORPUS,), ((f"{CORPUS}/train/fr.jsonl", ("Apache-2.0", "")),))
+@check(9, "recomputed", "licence of each part: {shares}", (CORPUS,), ((f"{CORPUS}/train/fr.jsonl", ("Apache-2.0", "")), (f"{CORPUS}/train/fr.jsonl", ("Apache-2.0", "licence not stated"))))
 def data_license(base: Path) -> dict[str, Any]:
-    "Every record states a licence; shares are of bytes."
+    "Every record states a licence of its text; shares are of bytes, and a licence that nobody stated is a gap."
     sums: Counter = Counter()
     for (package, licence), size in census(base).items():
         if not licence.strip(): raise Clash(f"records from {package} state no licence")
         sums[licence] += size
+    if unknown := sum(n for name, n in sums.items() if "not stated" in name): raise Gap(f"for {unknown/sums.total():.1%} of the bytes the package states no licence of the text")
     return {"shares": "; ".join(f"{name} {n/sums.total():.1%}" for name, n in sums.most_common())}
 
 # %% ../nbs/71_fmti.ipynb #data-access
-@check(6, "consistent", "no text is made by a program: none of {stages} stages generates any, and no source is marked synthetic", ("dvc.yaml", CORPUS),
-       (("dvc.yaml", ("build_corpus", "paraphrase_corpus")), (f"{CORPUS}/train/fr.jsonl", ("Apache-2.0", "synthetic"))))
+@check(6, "consistent", "no text is made by a program: none of {stages} stages generates any, and no source is marked synthetic", (STAGES, CORPUS),
+       ((STAGES, ("build_corpus", "paraphrase_corpus")), (f"{CORPUS}/train/fr.jsonl", ("Apache-2.0", "synthetic"))))
 def data_augmentation(base: Path) -> dict[str, Any]:
     "A statement of absence: contradicted by a stage that makes text, or a source that says it was made."
     made = re.compile("synth|augment|paraphras|back.?translat|distil", re.I)
@@ -281,12 +299,25 @@ def data_curation(base: Path) -> dict[str, Any]:
             "n": sum(len(ids) for ids in splits.values()), "twice": sum(len(ids) - len(set(ids)) for ids in splits.values())}
 
 # %% ../nbs/71_fmti.ipynb #plumbing
-def stages(
-    base: Path, # Folder with `dvc.yaml`
-) -> dict[str, Any]: # Stage name -> its definition
-    "The stages of the pipeline."
+def pipeline(
+    base: Path|None = None, # Folder with `dvc.yaml`
+) -> list[dict[str, str]]: # Rows of `reports/stages.csv`
+    "Name, notebook and outputs of every stage of `dvc.yaml`."
     import yaml
-    return yaml.safe_load((base/"dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    rows = []
+    for name, s in yaml.safe_load(((base or root())/"dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+        s = s.get("do", s)
+        made = [o if isinstance(o, str) else next(iter(o)) for key in ("outs", "metrics", "plots") for o in s.get(key, [])]
+        rows.append({"stage": name, "notebook": next((w for w in str(s.get("cmd", "")).split() if w.endswith(".ipynb")), ""), "outputs": " ".join(made)})
+    return rows
+
+def stages(
+    base: Path, # Folder with `reports/stages.csv`
+) -> dict[str, list[str]]: # Stage name -> its outputs
+    "The stages of the pipeline; a table that is not what `dvc.yaml` says raises `Clash`."
+    rows = load_table((base/STAGES).resolve())
+    if (base/"dvc.yaml").is_file() and rows != pipeline(base): raise Clash(f"{STAGES} is not what dvc.yaml says: run `make export`")
+    return {r["stage"]: r["outputs"].split() for r in rows}
 
 def manifest(
     base: Path, # Folder to look in
@@ -296,27 +327,51 @@ def manifest(
     try: return check_manifest(base/folder)
     except BadInput as e: raise Tampered(str(e).replace(f"{base}/", "")) from None
 
+# %% ../nbs/71_fmti.ipynb #imports-code
+_STARTS = {f"os.{name}" for name in dir(os) if re.match("system|popen|exec|spawn|posix_spawn|fork", name)}
+
+def _names(node: ast.AST, package: str) -> list[str]:
+    "Dotted names that a node of a syntax tree imports, or `os.system` and the like where it starts a program."
+    match node:
+        case ast.Import(): return [a.name for a in node.names]
+        case ast.ImportFrom():
+            start = ".".join(package.split(".")[:len(package.split(".")) - node.level + 1]) if node.level else ""
+            whole = ".".join(p for p in (start, node.module) if p)
+            return [whole, *(f"{whole}.{a.name}" for a in node.names)]
+        case ast.Call(func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]): return [name]
+        case ast.Attribute(value=ast.Name(id="os"), attr=name): return [f"os.{name}"]
+    return []
+
 def imports(
     base: Path, # Folder to look in
     modules: tuple[str, ...], # Paths of Python files
-) -> set[str]: # Top-level names that they import, at any depth
+) -> set[str]: # Dotted names, at any depth of the code
     "What Python files import, found by reading them, not by running them."
-    found: set[str] = set()
-    for m in modules:
-        for node in ast.walk(ast.parse((base/m).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import): found |= {a.name.split(".")[0] for a in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level: found.add((node.module or "").split(".")[0])
-    return found
+    return {name for m in modules for node in ast.walk(ast.parse((base/m).read_text(encoding="utf-8"))) for name in _names(node, ".".join(Path(m).parts[:-1]))}
 
-NETWORK = {"socket", "ssl", "urllib", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "websockets"}
+NETWORK = {"socket", "socketserver", "ssl", "http", "urllib", "urllib3", "ftplib", "smtplib", "imaplib", "poplib", "telnetlib", "xmlrpc", "webbrowser", "requests", "httpx",
+           "aiohttp", "websockets", "huggingface_hub", "transformers", "datasets", "wandb", "sentry_sdk", "subprocess", "torch.hub"}
+
+def reaches_out(
+    base: Path, # Folder to look in
+    modules: tuple[str, ...], # All that a stage reaches
+) -> str: # The contradiction, or nothing
+    "A module that opens connections or starts programs, or one that is reached but not among `modules`."
+    found = imports(base, modules)
+    if out := sorted(n for n in found if n.split(".")[0] in NETWORK or n in NETWORK or n.startswith("torch.hub.") or n in _STARTS):
+        return f"{out[0]} is used, which can open a connection or start a program"
+    ours = {n.replace(".", "/") + ".py" for n in found if n.startswith("croissant.")}
+    if hidden := sorted(p for p in ours - set(modules) if (base/p).is_file()): return f"{hidden[0]} is reached, but not among the modules looked at"
+    return ""
 
 # %% ../nbs/71_fmti.ipynb #compute
 def trained(
     base: Path, # Folder to look in
 ) -> tuple[ModelConfig, int]: # The flagship's shape, and tokens seen
-    "Shape and tokens of the released model; records that disagree raise `Clash`."
+    "Shape and tokens of the released model; records that disagree, or a shape that is not that of the weights, raise `Clash`."
     facts = load_json((base/MODEL/"manifest.json").resolve())
     last = load_table(base/"reports/tables/training_curve.csv")[-1]
+    agree("parameters of weight file and configuration", sum(math.prod(s) for s in header(base).values()), count_parameters(shape(base))["total"])
     return shape(base), int(agree("tokens seen", facts["tokens_seen"], value(base, "training/tokens_seen"), last["tokens"]))
 
 def shape(
@@ -325,11 +380,18 @@ def shape(
     "The shape that the released configuration states."
     return model_config(load_json((base/MODEL/"config.json").resolve()), f"{MODEL}/config.json")
 
-_RUN = (f"{MODEL}/config.json", f"{MODEL}/manifest.json", f"{METRICS}/training.json", "reports/tables/training_curve.csv")
-_TOKENS_LIE = ((f"{METRICS}/training.json#/metrics/tokens_seen/value", 1), (f"{MODEL}/manifest.json#/tokens_seen", 1))
+def header(
+    base: Path, # Folder to look in
+) -> dict[str, tuple[int, ...]]: # Tensor name -> shape
+    "Names and shapes in the weight file itself."
+    return {k: tuple(v["shape"]) for k, v in read_header(base/MODEL/"model.safetensors").items() if k != "__metadata__"}
+
+_RUN = (f"{MODEL}/config.json", f"{MODEL}/manifest.json", f"{MODEL}/model.safetensors", f"{METRICS}/training.json", "reports/tables/training_curve.csv")
+_LIES = ((f"{METRICS}/training.json#/metrics/tokens_seen/value", 1), (f"{MODEL}/manifest.json#/tokens_seen", 1),
+         (f"forged:{MODEL}/config.json#/intermediate_size", 999))
 
 @check(20, "recomputed", "{flops:.3g} FLOPs for {tokens:,} tokens, without the embedding look-up and with causal attention; six times all parameters gives {simple:.3g}", _RUN,
-       (*_TOKENS_LIE, (f"{METRICS}/training.json#/metrics/flops/value", 1.0)))
+       (*_LIES, (f"{METRICS}/training.json#/metrics/flops/value", 1.0)))
 def compute_usage(base: Path) -> dict[str, Any]:
     "The recorded operations lie between no attention and attention over the longest context."
     config, tokens = trained(base)
@@ -337,7 +399,7 @@ def compute_usage(base: Path) -> dict[str, Any]:
     if not low*.999 <= (recorded := value(base, "training/flops")) <= high*1.001: raise Clash(f"{recorded:.3g} FLOPs recorded, the shape gives {low:.3g} to {high:.3g}")
     return {"flops": recorded, "tokens": tokens, "simple": 6.0 * count_parameters(config)["total"] * tokens}
 
-@check(24, "estimated", "about {wh:.3g} Wh on {cores} cores, from an assumed {watts:g} W a core and {gflops:g} GFLOP/s; not metered", _RUN, _TOKENS_LIE)
+@check(24, "estimated", "about {wh:.3g} Wh on {cores} cores, from an assumed {watts:g} W a core and {gflops:g} GFLOP/s; not metered", _RUN, _LIES)
 def energy_usage(base: Path) -> dict[str, Any]:
     "An estimate: operations over an assumed rate, times an assumed power."
     config, tokens = trained(base)
@@ -345,7 +407,7 @@ def energy_usage(base: Path) -> dict[str, Any]:
     e = lab_footprint(config, tokens, config.max_position_embeddings)["energy"]
     return {"wh": e["kwh"] * 1000, "cores": e["cores"], "watts": e["watts"], "gflops": rate}
 
-@check(25, "estimated", "about {grams:.3g} g of CO₂-equivalent at {intensity:g} g/kWh; not metered", _RUN, _TOKENS_LIE)
+@check(25, "estimated", "about {grams:.3g} g of CO₂-equivalent at {intensity:g} g/kWh; not metered", _RUN, _LIES)
 def carbon(base: Path) -> dict[str, Any]:
     "The same estimate times a grid intensity."
     config, tokens = trained(base)
@@ -353,12 +415,11 @@ def carbon(base: Path) -> dict[str, Any]:
     return {"grams": e["kg_co2e"] * 1000, "intensity": e["g_per_kwh"]}
 
 # %% ../nbs/71_fmti.ipynb #methods
-@check(27, "recomputed", "the pipeline makes models in these stages: {names}; no checkpoint on disk comes from anywhere else", ("dvc.yaml", f"{MODEL}/manifest.json"),
-       (("dvc.yaml", (MODEL, "artifacts/checkpoints/autre")),))
+@check(27, "recomputed", "the pipeline makes models in these stages: {names}; no checkpoint on disk comes from anywhere else", (STAGES, f"{MODEL}/manifest.json"),
+       ((STAGES, (MODEL, "artifacts/checkpoints/autre")),))
 def model_stages(base: Path) -> dict[str, Any]:
     "Every checkpoint folder is an output of a declared stage."
-    def outs(s: dict) -> list[str]: return [o if isinstance(o, str) else next(iter(o)) for o in s.get("outs", [])]
-    makers = {o: name for name, s in stages(base).items() for o in outs(s.get("do", s)) if o.startswith("artifacts/checkpoints")}
+    makers = {o: name for name, outputs in stages(base).items() for o in outputs if o.startswith("artifacts/checkpoints")}
     for folder in sorted((base/"artifacts/checkpoints").iterdir()):
         if folder.is_dir() and not folder.name.startswith(".") and folder.relative_to(base).as_posix() not in makers: raise Clash(f"{folder.name}: no stage declares this checkpoint")
     return {"names": ", ".join(sorted(set(makers.values())))}
@@ -372,20 +433,21 @@ def model_objectives(base: Path) -> dict[str, Any]:
     return {"first": first, "pieces": pieces, "even": math.log(pieces)}
 
 @check(29, "recomputed", "the training modules import {names} and the standard library; all are declared requirements", ("settings.ini", *TRAINING),
-       (("settings.ini", ("torch", "jax")), ("croissant/trainer.py", ("import torch", "import tensorflow, torch"))))
+       (("settings.ini", ("torch", "jax")), ("croissant/trainer.py", append("import tensorflow"))))
 def core_frameworks(base: Path) -> dict[str, Any]:
     "Third-party imports, found by reading the modules, are among the declared requirements."
     line = next(l for l in (base/"settings.ini").read_text(encoding="utf-8").splitlines() if l.startswith("requirements"))
     declared = {re.split("[<>=!~\\[]", w)[0].lower() for w in line.partition("=")[2].split()}
-    used = {{"yaml": "pyyaml"}.get(n, n) for n in imports(base, TRAINING) - set(sys.stdlib_module_names) - {"croissant", ""}}
+    used = {{"yaml": "pyyaml"}.get(n, n) for n in {n.split(".")[0] for n in imports(base, TRAINING)} - set(sys.stdlib_module_names) - {"croissant", ""}}
     if used - declared: raise Clash(f"{', '.join(sorted(used - declared))} imported but not among the requirements of settings.ini")
     return {"names": ", ".join(sorted(used))}
 
-@check(30, "consistent", "nothing but data, compute and code: the {n} training modules import nothing that opens a connection", TRAINING,
-       (("croissant/trainer.py", ("import torch", "import socket, torch")),))
+@check(30, "consistent", "nothing but data, compute and code: the {n} modules that training reaches import nothing that opens a connection or starts a program", TRAINING,
+       (("croissant/trainer.py", append("import socket")), ("croissant/mixture.py", append("def ask():\n    from importlib import import_module\n    return import_module('httpx')")),
+        ("croissant/packing.py", append("import os; os.system('curl https://example.org')")), ("croissant/optim.py", append("from croissant.fetch import fetch"))))
 def additional_dependencies(base: Path) -> dict[str, Any]:
-    "A statement of absence: contradicted by an import that reaches the network."
-    if found := imports(base, TRAINING) & NETWORK: raise Clash(f"a training module imports {', '.join(sorted(found))}")
+    "A statement of absence: contradicted by an import that reaches the network, in any module that training reaches."
+    if found := reaches_out(base, TRAINING): raise Clash(found)
     return {"n": len(TRAINING)}
 
 # %% ../nbs/71_fmti.ipynb #model-open
@@ -395,12 +457,15 @@ PROMPT = "L’été, à Nîmes, il fait chaud."
 def _opened(folder: Path, stamp: str) -> tuple[Any, Any]:
     import tokenizers, transformers
     transformers.utils.logging.set_verbosity_error(); transformers.utils.logging.disable_progress_bar()
-    return tokenizers.Tokenizer.from_file(str(folder/"tokenizer.json")), transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+    model, info = load(folder, dtype=torch.float32, output_loading_info=True)
+    if wrong := [f"{k.replace('_', ' ')}: {min(map(str, v))}" for k, v in info.items() if v]: raise Clash(wrong[0])
+    return tokenizers.Tokenizer.from_file(str(folder/"tokenizer.json")), model.eval()
 
 def opened(
     base: Path, # Folder to look in
 ) -> tuple[Any, Any]: # A `tokenizers` tokenizer and a `transformers` model
-    "The released model, opened with other people's libraries; damaged bytes raise `Tampered`, a folder they refuse `Clash`."
+    "The released model, opened with other people's libraries; damaged bytes raise `Tampered`, a folder they refuse or fill up `Clash`."
     manifest(base, MODEL)
     try: return _opened(base/MODEL, sha256(base/MODEL/"manifest.json"))
     except Exception as e: raise Clash(f"transformers refuses the folder: {type(e).__name__}: {str(e)[:80]}") from None
@@ -408,51 +473,114 @@ def opened(
 @torch.no_grad()
 def continuation(
     base: Path, # Folder to look in
-    n: int = 12, # Tokens to add
-) -> tuple[list[int], str]: # New token numbers, and their text
-    "Greedy continuation of a fixed prompt, without a cache and without our own code."
+    n: int = 12, # Tokens to add, unless the model ends the text earlier
+) -> tuple[list[int], str]: # New token numbers, and the text that their bytes spell
+    "Greedy continuation of a fixed prompt by `transformers`, without a cache."
     tokenizer, model = opened(base)
     start = ids = tokenizer.encode(PROMPT).ids
-    for _ in range(n): ids = [*ids, int(model(torch.tensor([ids])).logits[0, -1].argmax())]
-    return ids[len(start):], tokenizer.decode(ids[len(start):])
+    for _ in range(n):
+        if (new := int(model(torch.tensor([ids])).logits[0, -1].argmax())) == model.config.eos_token_id: break
+        ids = [*ids, new]
+    return ids[len(start):], _spell([tokenizer.id_to_token(i) for i in ids[len(start):]])
+
+_BYTE, _MARK = re.compile("<0x([0-9A-F]{2})>"), re.compile(r"<(unk|/?s|pad|\|im_(start|end)\|)>")
+
+def _spell(pieces: list[str|None]) -> str:
+    "The text of pieces, byte by byte; control marks have none."
+    data = [bytes([int(m[1], 16)]) if (m := _BYTE.fullmatch(p)) else b"" if _MARK.fullmatch(p) else p.encode() for p in map(str, pieces)]
+    return b"".join(data).decode("utf-8", "replace")
+
+# %% ../nbs/71_fmti.ipynb #process
+_DRIVER = """
+import json, os, sys
+import numpy, tokenizers, torch
+from pathlib import Path
+touched = []
+def hook(event, args):
+    if event.split(".")[0] in ("socket", "subprocess", "urllib", "http", "ftplib", "smtplib", "webbrowser") or event in ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn"):
+        touched.append(event)
+        raise OSError(f"{event} while generating")
+    if event == "open" and (set(args[1] or "") & set("wax+") or not args[1] and args[2] & (os.O_WRONLY | os.O_RDWR)): touched.append(f"open {args[0]} for writing")
+folder, prompt, n = sys.argv[1:]
+sys.addaudithook(hook)
+texts = []
+try:
+    from croissant.checkpoint import load_checkpoint
+    from croissant.generate import generate
+    both = load_checkpoint(Path(folder))
+    texts = ["".join(generate(*both, prompt, max_new_tokens=int(n), temperature=0, cached=c)) for c in (True, False)]
+except OSError as e: touched.append(str(e))
+print(json.dumps({"texts": texts, "touched": touched}))
+"""
+
+@lru_cache(maxsize=4)
+def _asked(base: Path, stamp: str, n: int) -> dict[str, list[str]]:
+    found = subprocess.run([sys.executable, "-c", _DRIVER, str(base/MODEL), PROMPT, str(n)], cwd=base, capture_output=True, text=True, encoding="utf-8",
+                           env=os.environ | {"PYTHONPATH": str(base), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"})
+    if found.returncode: raise Clash(f"generation stops: {(found.stderr.strip() or 'no message').splitlines()[-1][:120]}")
+    return json.loads(found.stdout.splitlines()[-1])
+
+def asked(
+    base: Path, # Folder with the package and the released model
+    n: int = 12, # Tokens to add at most
+) -> dict[str, list[str]]: # `texts`, with and without the cache, and what the process `touched` outside itself
+    "The greedy continuation by the folder's own code in a fresh process; damaged bytes raise `Tampered`, code that stops `Clash`."
+    manifest(base, MODEL)
+    stamp = digest("".join(sha256(base/p) for p in (*SERVING, f"{MODEL}/manifest.json")).encode()).hexdigest()
+    return _asked(base, stamp, n)
 
 # %% ../nbs/71_fmti.ipynb #model-performed
 _BREAK_MODEL = ((f"{MODEL}/model.safetensors", "flip"), (f"{MODEL}/tokenizer.json", None))
 
-@check(33, "reproduced", "text in: {n} tokens of a French sentence survive the round trip and run through the model", (MODEL,), _BREAK_MODEL)
+def _lose_a_tensor(path: Path) -> None:
+    "leave one tensor out of the weight file"
+    from safetensors.torch import load_file, save_file
+    weights = load_file(path)
+    weights.pop(sorted(weights)[-1])
+    save_file(weights, path, metadata={"format": "pt"})
+
+@check(33, "reproduced", "text in: {n} tokens of a French sentence survive the round trip and run through the model", (MODEL,),
+       (*_BREAK_MODEL, (f"forged:{MODEL}/tokenizer.json#/normalizer", {"type": "Lowercase"}), (f"forged:{MODEL}/tokenizer.json#/normalizer", {"type": "Replace", "pattern": {"String": "é"}, "content": "e"})))
 def input_modality(base: Path) -> dict[str, Any]:
     "A sentence with accents is cut, joined again unchanged, and accepted."
     tokenizer, model = opened(base)
     ids = tokenizer.encode(PROMPT).ids
-    agree("round trip", tokenizer.decode(ids).strip(), PROMPT)
+    agree("round trip", tokenizer.decode(ids), PROMPT)
     agree("vocabulary", model.config.vocab_size, tokenizer.get_vocab_size())
+    agree("positions scored", model(torch.tensor([ids])).logits.shape[1], len(ids))
     return {"n": len(ids)}
 
-@check(34, "reproduced", "text out: {n} tokens, {chars} characters", (MODEL,), _BREAK_MODEL)
+@check(34, "reproduced", "text out: each of the {pieces:,} numbers that the model can choose is a piece of text; it chose {n}, and their pieces joined are the {chars} characters that tokenizers reads", (MODEL,),
+       (*_BREAK_MODEL, (f"forged:{MODEL}/tokenizer.json#/decoder", None), (f"forged:{MODEL}/tokenizer.json#/decoder", {"type": "Replace", "pattern": {"Regex": "."}, "content": "0"})))
 def output_modality(base: Path) -> dict[str, Any]:
-    "A continuation is text."
-    ids, text = continuation(base)
-    if not isinstance(text, str): raise Clash("the output is not text")
-    return {"n": len(ids), "chars": len(text)}
+    "What comes out are numbers of pieces, and `tokenizers` reads them as the bytes of the pieces spell them."
+    (tokenizer, model), (ids, text) = opened(base), continuation(base)
+    pieces = agree("numbers to choose from and pieces", model.lm_head.out_features, sum(tokenizer.id_to_token(i) is not None for i in range(model.lm_head.out_features)))
+    if not text: raise Clash("the model adds nothing to the prompt")
+    whole = [i for i in ids if not _BYTE.fullmatch(tokenizer.id_to_token(i))]    # half a letter in bytes is read differently by everyone
+    agree("text of pieces", tokenizer.decode(whole), _spell([tokenizer.id_to_token(i) for i in whole]))
+    agree("a letter in bytes", tokenizer.decode([tokenizer.token_to_id(f"<0x{b:02X}>") for b in "é".encode()]), "é")
+    return {"pieces": pieces, "n": len(ids), "chars": len(text)}
 
-@check(40, "reproduced", "one prompt, asked twice, gave the same {n} tokens", (MODEL,), _BREAK_MODEL)
+@check(40, "reproduced", "one prompt, given to a fresh process of this package, with and without its cache, and to transformers, came back with the same {n} tokens", (MODEL, *SERVING),
+       (*_BREAK_MODEL, ("croissant/generate.py", append("def draw(p, generator):\n    import random\n    return random.randrange(len(p))")),
+        ("croissant/generate.py", append("def distribution(logits, *dials): return torch.zeros_like(logits).index_fill_(0, logits.argmin(), 1.)"))))
 def blackbox_access(base: Path) -> dict[str, Any]:
-    "Input goes in, output comes out, and again the same."
-    return {"n": len(agree("continuation", continuation(base)[0], continuation(base)[0]))}
+    "Input goes in, output comes out, and it is the same in another process, by other code, with a cache and without."
+    ids, text = continuation(base)
+    answer = asked(base)
+    if not answer["texts"]: raise Clash(f"no answer: {answer['touched'][0]}")
+    agree("continuation", text, *answer["texts"])
+    return {"n": len(ids)}
 
-@check(41, "reproduced", "weights of {size:,} bytes: hashes verified, opened by transformers, under the licence {licence}", (MODEL, "LICENSE"), (*_BREAK_MODEL, ("LICENSE", None)))
+@check(41, "reproduced", "weights of {size:,} bytes: hashes verified, opened by transformers with no tensor missing or left over, under the licence {licence}", (MODEL, "LICENSE"),
+       (*_BREAK_MODEL, (f"forged:{MODEL}/model.safetensors", _lose_a_tensor), ("LICENSE", None)))
 def full_access(base: Path) -> dict[str, Any]:
     "The weights verify and load with nothing missing."
     opened(base)
     return {"size": (base/MODEL/"model.safetensors").stat().st_size, "licence": licence(base)}
 
 # %% ../nbs/71_fmti.ipynb #model-counted
-def header(
-    base: Path, # Folder to look in
-) -> dict[str, tuple[int, ...]]: # Tensor name -> shape
-    "Names and shapes in the weight file itself."
-    return {k: tuple(v["shape"]) for k, v in read_header(base/MODEL/"model.safetensors").items() if k != "__metadata__"}
-
 _WEIGHTS = (f"{MODEL}/model.safetensors", f"{MODEL}/config.json")
 
 @check(35, "recomputed", "components: {names}, with {layers} layers", _WEIGHTS, ((f"{MODEL}/config.json#/num_hidden_layers", 9),))
@@ -595,10 +723,14 @@ def change_log(base: Path) -> dict[str, Any]:
     if len(found.split()) < 5: raise Clash(f"CHANGELOG.md has no dated entry for version {v}")
     return {"words": len(found.split()) - 2, "version": v}
 
-@check(83, "consistent", "nothing is collected: the {n} modules behind generation import nothing that opens a connection", SERVING, (("croissant/generate.py", ("import codecs", "import codecs, socket")),))
+@check(83, "consistent", "nothing is collected: the {n} modules that generation reaches import nothing that opens a connection or starts a program, and while it ran it opened none, started none and wrote no file",
+       (*SERVING, MODEL), (("croissant/generate.py", append("import socket")), ("croissant/params.py", append("from urllib.request import urlopen")),
+        ("croissant/generate.py", append("_inner = generate\ndef generate(*a, **k):\n    __import__('soc' + 'ket').create_connection(('127.0.0.1', 9))\n    return _inner(*a, **k)")),
+        ("croissant/generate.py", append("_inner = generate\ndef generate(*a, **k):\n    open('prompts.txt', 'a').write(a[2])\n    return _inner(*a, **k)"))))
 def user_data_protection(base: Path) -> dict[str, Any]:
-    "A statement of absence: contradicted by an import that reaches the network."
-    if found := imports(base, SERVING) & NETWORK: raise Clash(f"a module behind generation imports {', '.join(sorted(found))}")
+    "A statement of absence: contradicted by an import that reaches the network, and by what a process is seen to do."
+    if found := reaches_out(base, SERVING): raise Clash(found)
+    if touched := asked(base)["touched"]: raise Clash(f"while generating: {touched[0]}")
     return {"n": len(SERVING)}
 
 # %% ../nbs/71_fmti.ipynb #assertions
@@ -621,12 +753,11 @@ def load_assertions(
 def mitigation(base: Path) -> str:
     "A stage that changes behaviour, if there is one."
     found = [s for s in stages(base) if re.search("mitigat|refus|safety|harmless|preference", s, re.I)]
-    return f"dvc.yaml has a stage {found[0]}" if found else ""
+    return f"the pipeline has a stage {found[0]}" if found else ""
 
 def connection(base: Path) -> str:
     "A module behind generation that reaches the network, if there is one."
-    found = imports(base, SERVING) & NETWORK
-    return f"a module behind generation imports {min(found)}" if found else ""
+    return reaches_out(base, SERVING)
 
 def restriction(base: Path) -> str:
     "A clause of the licence that limits users or uses, if there is one."
@@ -635,7 +766,7 @@ def restriction(base: Path) -> str:
 
 COUNTER: dict[int, Callable[[Path], str]] = {57: mitigation, 58: mitigation, 78: mitigation, 79: mitigation, 80: mitigation,
     84: connection, 85: connection, 92: connection, 73: restriction, 74: restriction, 75: restriction}
-_COUNTER_EVIDENCE: dict[Callable[[Path], str], tuple[str, ...]] = {mitigation: ("dvc.yaml",), connection: SERVING, restriction: ("LICENSE",)}
+_COUNTER_EVIDENCE: dict[Callable[[Path], str], tuple[str, ...]] = {mitigation: (STAGES,), connection: SERVING, restriction: ("LICENSE",)}
 
 # %% ../nbs/71_fmti.ipynb #evaluate
 def _judge(base: Path, c: Check) -> tuple[str, str, str]:
@@ -653,7 +784,8 @@ def _word(base: Path, number: int, said: dict[str, str]) -> tuple[str, str, str]
     signed = f"{said['asserted_by']}, {said['asserted_on']}"
     if counter is None: return "asserted", said["statement"], f"{signed}; nothing in a repository could contradict it"
     if missing := [p for p in _COUNTER_EVIDENCE[counter] if not (base/p).exists()]: return "asserted", said["statement"], f"{signed}; not tested, since {missing[0]} is not on this disk"
-    found = counter(base)
+    try: found = counter(base)
+    except (Clash, BadInput, OSError, ValueError, SyntaxError) as e: found = str(e).replace(f"{base}/", "")
     return ("contradicted", "", found) if found else ("asserted", said["statement"], f"{signed}; tested: no contradiction ({counter.__name__})")
 
 def evaluate_fmti(
@@ -708,8 +840,8 @@ def _toy_files(base: Path) -> None:
         "CITATION.cff": "cff-version: 1.2.0\nversion: 0.1.0\nlicense: Apache-2.0\n", "croissant/__init__.py": '__version__ = "0.1.0"\n',
         "settings.ini": next(l for l in (root()/"settings.ini").read_text().splitlines() if l.startswith("requirements")) + "\nversion = 0.1.0\nlicense = apache2\n",
         "CHANGELOG.md": "# Changelog\n\n## 0.1.0 (2026-11-23)\n\nA first model, as small as a crumb, and its papers.\n", ".dvc/config": "['remote \"store\"']\n    url = ../.dvcstore\n",
-        "dvc.yaml": f"stages:\n  build_corpus:\n    cmd: x\n    outs: [{CORPUS}]\n  pretrain:\n    cmd: x\n    outs: [{MODEL}]\n"}
-    for name in {*TRAINING, *SERVING, "reports/fmti/indicators.csv", "reports/fmti/assertions.yaml"}: write[name] = (root()/name).read_text(encoding="utf-8")
+        STAGES: f"stage,notebook,outputs\nbuild_corpus,10.ipynb,{CORPUS}\npretrain,30.ipynb,{MODEL}\n"}
+    for name in {*TRAINING, *SERVING, "croissant/fetch.py", "reports/fmti/indicators.csv", "reports/fmti/assertions.yaml"}: write[name] = (root()/name).read_text(encoding="utf-8")
     for name, text in sorted(write.items()):
         with replacing(base/name) as tmp: tmp.write_text(text, encoding="utf-8")
     save_table([{"registry": "pypi", "package": "croissant-lab", "version": 0, "sha256": digest(b"").hexdigest(), "licence": "Apache-2.0"}], base/"sources.csv")
@@ -748,7 +880,7 @@ def falsify(
     c: Check, # A check
 ) -> list[str]: # One sentence for each break
     "How to make a check fail, in words."
-    how = lambda change: "delete it" if change is None else "flip the last bit" if change == "flip" else f"replace {change[0]!r} by {change[1]!r}" if isinstance(change, tuple) else f"set it to {change!r}"
+    how = lambda change: str(change.__doc__) if callable(change) else "delete it" if change is None else "flip the last bit" if change == "flip" else f"replace {change[0]!r} by {change[1]!r}" if isinstance(change, tuple) else f"set it to {change!r}"
     return [f"{place}: {how(change)}" for place, change in c.breaks]
 
 def explain(

@@ -124,8 +124,8 @@ def generate(
     cached: bool = True, # Keep keys and values; False reads everything again at each step, for the same ids
 ) -> Generator[str, None, str]: # Text as it comes, in whole characters; returns one of `ENDS`
     "Continue a prompt (the paper's appendix C uses these defaults); impossible settings or too long a prompt raise `BadInput`."
-    _check({"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty},
-           {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1), "repetition_penalty": (1e-3, 1e3)})
+    _check({"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty, "seed": seed},
+           {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1), "repetition_penalty": (1e-3, 1e3), "seed": (0, 10**18)})
     ids = tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else [int(i) for i in prompt]
     stops, room = [stop] if isinstance(stop, str) else list(stop), model.config.max_position_embeddings
     if not ids: raise BadInput("generate: the prompt has no tokens; give some text, or at least the begin mark")

@@ -259,10 +259,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss, dx, dw = torch.zeros((), device=x.device), torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
         for i in range(0, len(x), ROWS):
             xc, keep, t = x[i:i+ROWS].to(dtype), kept[i:i+ROWS, None], targets[i:i+ROWS, None].clamp(min=0)
-            logp = torch.log_softmax(xc @ w.T, -1, dtype=torch.float32)                   # (rows, V)
-            truth = logp.gather(-1, t)
-            loss -= (truth * keep).sum()
-            dz = logp.exp_().scatter_add_(-1, t, torch.full_like(truth, -1.)).to(dtype)   # softmax - one-hot
+            z = (xc @ w.T).float()                                                        # (rows, V) logits
+            z -= z.amax(-1, keepdim=True)
+            truth = z.gather(-1, t)
+            total = z.exp_().sum(-1, keepdim=True)
+            loss += ((total.log() - truth) * keep).sum()
+            dz = z.div_(total).scatter_add_(-1, t, torch.full_like(truth, -1.)).to(dtype) # softmax - one-hot
             dx[i:i+ROWS] = (dz @ w) * keep
             dw += dz.T @ (xc * keep)
         share = 1 / kept.sum().clamp(min=1).float()
@@ -311,7 +313,7 @@ class Llama(nn.Module):
     def init_weights(self,
         seed: int = 0, # Same seed, same weights, bit for bit
     ) -> None:
-        "Draw every matrix from N(0, initializer_range); those that write to the stream are scaled by 1/sqrt(2L)."
+        "Draw every matrix with standard deviation initializer_range; those that write to the stream are scaled by 1/sqrt(2L)."
         g, c = torch.Generator().manual_seed(seed), self.config
         for name, p in self.named_parameters():
             if p.dim() == 1: p.fill_(1.); continue

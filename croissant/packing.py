@@ -91,6 +91,7 @@ class Shards:
         self.facts = {p: _sidecar(self.folder/split/f"{p}.bin") for p in PARTS if (self.folder/split/f"{p}.bin").is_file()}
         self.parts = list(self.facts)
         if not self.parts: raise BadInput(f"{self.folder/split}: no shards; {_REMEDY}")
+        if not (self.folder/"manifest.json").is_file(): raise BadInput(f"{self.folder}: no manifest, so these shards are unfinished; {_REMEDY}")
         self._maps: dict[str, np.ndarray] = {}
         for part, facts in self.facts.items():
             if facts["tokenizer"] != (want := tokenizer.fingerprint if tokenizer else self.tokenizer):

@@ -6,7 +6,7 @@
 __all__ = ['T', 'BadInput', 'root', 'from_dict', 'load_params', 'seed_all']
 
 # %% ../nbs/00_params.ipynb #imports
-import dataclasses, difflib, os, random
+import dataclasses, difflib, os, random, re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,13 @@ def _fits(value, annotation) -> bool:
     kind = _kind(value)
     return kind in wanted or (kind == "int" and "float" in wanted) or "Any" in wanted
 
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+def _meant(value, annotation):
+    "A text such as `1e-3` as the number it stands for, where a float fits and a text does not."
+    is_number = isinstance(value, str) and _EXPONENT.fullmatch(value) and _fits(0., annotation) and not _fits(value, annotation)
+    return float(value) if is_number else value
+
 # %% ../nbs/00_params.ipynb #from-dict-code
 def from_dict(
     cls: type[T], # A dataclass; its fields without a default are required
@@ -54,8 +61,9 @@ def from_dict(
     fields = {f.name: f for f in dataclasses.fields(cls)} # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
+            near = difflib.get_close_matches(str(key), fields, n=1)
             raise BadInput(f"{where}: unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(fields)}"))
+    values = {k: _meant(v, fields[k].type) for k, v in values.items()}
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if name not in values:
@@ -67,19 +75,20 @@ def from_dict(
 # %% ../nbs/00_params.ipynb #load-code
 def load_params(
     section: str, # Dotted path, such as `train` or `tokenizer`
-    file: Path|str = "params.yaml", # Relative to the repository root
+    file: Path|str = "params.yaml", # Relative paths start at the repository root
 ) -> dict[str, Any]: # The mapping found there
-    "One section of a YAML parameter file; a missing file or section raises `BadInput`."
+    "One section of a YAML parameter file; a missing file or section, or one that is no mapping, raises `BadInput`."
     import yaml
-    path = root()/file
-    if not path.is_file(): raise BadInput(f"{file}: no such parameter file; give a path relative to {root()}")
+    path = Path(file) if Path(file).is_absolute() else root()/file
+    if not path.is_file(): raise BadInput(f"{file}: no such parameter file; give the path of a YAML file, such as params.yaml")
     try: found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e: raise BadInput(f"{file}: not a readable YAML file: {e}") from None
     for key in section.split("."):
         if not isinstance(found, dict) or key not in found:
-            known = ", ".join(found) if isinstance(found, dict) else "none"
+            known = ", ".join(map(str, found)) if isinstance(found, dict) else "none"
             raise BadInput(f"{file}: no section {section!r}; known here: {known}")
         found = found[key]
+    if not isinstance(found, dict): raise BadInput(f"{file}: section {section!r} is {_kind(found)} ({found!r}); write its parameters below it, one `name: value` a line")
     return found
 
 # %% ../nbs/00_params.ipynb #seed-code
@@ -92,3 +101,4 @@ def seed_all(
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False   # torch would fill every new tensor first; nothing here reads one unwritten

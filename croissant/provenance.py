@@ -119,7 +119,10 @@ def check_manifest(
     remedy = "restore the folder (`dvc checkout`, `dvc pull`) or run the stage that makes it again"
     if not (folder/"manifest.json").is_file(): raise BadInput(f"{folder}: no manifest.json, so the folder is absent or unfinished; {remedy}")
     manifest = load_json((folder/"manifest.json").resolve())
-    for name, want in manifest["files"].items():
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(f, dict) and {"bytes", "sha256"} <= set(f) for f in files.values()):
+        raise BadInput(f"{folder}: manifest.json lists no files with their bytes and sha256, so nothing can be verified; {remedy}")
+    for name, want in files.items():
         p = folder/name
         if not p.is_file(): raise BadInput(f"{p}: listed in manifest.json but missing; {remedy}")
         if p.stat().st_size != want["bytes"]: raise BadInput(f"{p}: {p.stat().st_size} bytes, the manifest says {want['bytes']} (truncated?); {remedy}")

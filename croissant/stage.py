@@ -6,7 +6,9 @@
 __all__ = ['scrub', 'check_params', 'run_stage', 'parse_args', 'main']
 
 # %% ../nbs/02_stage.ipynb #imports
-import argparse, json, os, sys
+import argparse, json, os, signal, sys, threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,38 @@ def check_params(
     if unknown: raise BadInput(f"{nb}: no parameter named {', '.join(unknown)}; it declares {', '.join(sorted(known))}")
     if missing: raise BadInput(f"{nb}: no value for {', '.join(missing)}; add it to the section of the parameter file, or pass it with -p")
 
+# %% ../nbs/02_stage.ipynb #stop
+class _Stop:
+    "Handler of SIGINT: the first goes to the cell that runs, the second kills the kernel."
+    def __init__(self): self.asked, self.running, self.pending, self.kernel = 0, False, False, None
+
+    def __call__(self, signum, frame):
+        self.asked += 1
+        if self.asked > 1: self._send(signal.SIGKILL); raise KeyboardInterrupt("killed; what the running cell had not saved is lost")
+        print("\nstopping: waiting for the running cell to save its state; Ctrl-C again kills it", file=sys.stderr, flush=True)
+        if self.running: self._send(signal.SIGINT)
+        else: self.pending = True
+
+    def _send(self, signum: int) -> None:
+        group = self.kernel and self.kernel.provisioner and self.kernel.provisioner.pgid
+        with suppress(ProcessLookupError):
+            if group and group != os.getpgrp(): os.killpg(group, signum)   # in our own group, Ctrl-C has reached it already
+
+    def cell_starts(self, **_):
+        self.running = False
+        if self.pending: raise KeyboardInterrupt("stopped between two cells")
+
+    def cell_executes(self, **_): self.running = True
+
+@contextmanager
+def _stopping() -> Iterator[_Stop]:
+    "Ctrl-C goes to a `_Stop` meanwhile; outside the main thread, where Python allows no handlers, nothing changes."
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread(): yield stop; return
+    before = signal.signal(signal.SIGINT, stop)
+    try: yield stop
+    finally: signal.signal(signal.SIGINT, before)
+
 # %% ../nbs/02_stage.ipynb #run
 def run_stage(
     nb: Path|str, # The notebook, relative to the repository root
@@ -50,16 +84,24 @@ def run_stage(
     complete: bool = False, # Must every declared parameter be given?
     log: bool = True, # Print what the notebook prints
 ) -> Path: # `out`
-    "Execute a notebook with `params` from the repository root; wrong parameters raise `BadInput`."
+    "Execute a notebook with `params` from the repository root; wrong parameters raise `BadInput`, Ctrl-C `KeyboardInterrupt` once the cell has ended."
     import papermill as pm
+    from jupyter_client import AsyncKernelManager
     top, params = root(), params or {}
     check_params(nb, params, complete)
     failed = (top/out).with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONHASHSEED", "0")         # sets print in one order
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve each other on a shared machine
-    pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
-                        log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None)
+    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "10000")   # threads wait awake for a moment only: see reports/LOG.md
+    with _stopping() as stop:
+        class Kernel(AsyncKernelManager):
+            def __init__(self, **settings): super().__init__(**settings); stop.kernel = self
+        try: pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
+                                 log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
+                                 kernel_manager_class=Kernel, on_cell_start=stop.cell_starts, on_cell_execute=stop.cell_executes)
+        except pm.PapermillExecutionError as e:
+            if e.ename != "KeyboardInterrupt": raise
+            raise KeyboardInterrupt(e.evalue or "stopped in the middle of a cell, which saved nothing") from None
     d = json.loads(failed.read_text(encoding="utf-8"))
     d["metadata"].get("papermill", {}).update(input_path=str(nb), output_path=str(out))
     with replacing(top/out) as tmp:
@@ -89,16 +131,21 @@ def parse_args(
 
 def main(
     argv: list[str]|None = None, # The command line
-) -> int: # 0 well, 1 the stage failed, 2 wrong input
+) -> int: # 0 well, 1 the stage failed, 2 wrong input, 130 stopped with Ctrl-C
     "Entry point of `python -m croissant.stage`."
     from papermill.exceptions import PapermillExecutionError
     try:
         a = parse_args(argv)
         run_stage(a.nb, a.out, a.params, a.complete, log=not a.quiet)
     except BadInput as e: print(f"error: {e}", file=sys.stderr); return 2
+    except OSError as e: print(f"error: {e}; free some space, or give a path that you may read and write", file=sys.stderr); return 2
+    except KeyboardInterrupt as e:
+        print(f"\n{e or 'stopped'}. Run the same command again to go on; the half-run notebook is {Path(a.out).with_suffix('.failed.ipynb')}", file=sys.stderr)
+        return 130
     except PapermillExecutionError as e:
-        if e.ename != "BadInput": print(e, file=sys.stderr); return 1
-        print(f"error: {e.evalue}", file=sys.stderr); return 2
+        known = e.ename in ("BadInput", "Diverged")   # the message is for the reader; anything else is a mistake of ours and keeps its traceback
+        print(f"error: {e.evalue}" if known else e, file=sys.stderr)
+        return 2 if e.ename == "BadInput" else 1
     return 0
 
 # %% ../nbs/02_stage.ipynb #main-run

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from .checkpoint import latest_state, load_state, save_model, save_state
 from .mixture import weights as mixture_weights
 from .model import IGNORE, Llama, ModelConfig, count_parameters
-from .optim import MasterWeights, clip_gradients, learning_rate, restore_state, state_tensors
+from .optim import OPTIMIZERS, MasterWeights, clip_gradients, learning_rate, restore_state, state_tensors
 from .packing import Shards, batch
 from .params import BadInput, seed_all
-from .provenance import load_json, save_json, save_table
+from .provenance import check_manifest, load_json, load_table, save_json, save_table
 from .tokenizer import Tokenizer
 
 # %% ../nbs/33_trainer.ipynb #config
@@ -34,6 +34,7 @@ class TrainConfig:
     max_steps: int = 20 # Optimiser steps of the whole run
     batch_size: int = 8 # Sequences in a step
     seq_len: int = 64 # Tokens in a sequence
+    optimizer: str = "adamw" # `adamw` as in the paper, or `muon` for the hidden matrices
     learning_rate: float = 3e-3 # Highest rate
     min_learning_rate: float = 3e-4 # Rate of the last step
     warmup_steps: int = 2 # Steps of linear climb
@@ -57,6 +58,7 @@ class TrainConfig:
         for f in dataclasses.fields(self):
             value, least = getattr(self, f.name), _LEAST.get(f.name)
             if least is not None and not (math.isfinite(value) and value >= least): raise BadInput(f"training: {f.name} is {value}; it must be a number of at least {least}")
+        if self.optimizer not in OPTIMIZERS: raise BadInput(f"training: optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         if self.dtype not in DTYPES: raise BadInput(f"training: dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.learning_rate <= 0: raise BadInput(f"training: learning_rate is {self.learning_rate}; it must be above 0")
         if self.min_learning_rate > self.learning_rate: raise BadInput(f"training: min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}; lower it")
@@ -72,25 +74,31 @@ def validation_stream(
     tokens: np.ndarray, # (N,) documents, each between its marks
     bos: int, # Id of the mark that begins a document
     limit: int, # Most tokens to keep
-) -> np.ndarray: # The first whole documents; part of the first one if it is longer than `limit`
-    "Whole documents within a limit; an empty stream raises `BadInput`."
+) -> np.ndarray: # Whole documents in their order; the beginning of the first one if none fits
+    "Documents within a limit, spread evenly over the file; an empty stream raises `BadInput`."
     if len(tokens) < 2: raise BadInput(f"validation shard with {len(tokens)} tokens: nothing to evaluate on; give the corpus more documents")
     if len(tokens) <= limit: return np.asarray(tokens)
-    starts = np.flatnonzero(tokens[:limit + 1] == bos)
-    return np.asarray(tokens[:starts[-1] if len(starts) and starts[-1] >= 2 else limit])
+    starts = np.flatnonzero(np.asarray(tokens) == bos)
+    ends = np.append(starts[1:], len(tokens))
+    kept, room = [], limit
+    for d in np.argsort(np.arange(len(starts)) * _GOLDEN % 1, kind="stable"):   # a low-discrepancy order: any beginning of it covers the file
+        if ends[d] - starts[d] <= room: kept.append(d); room -= ends[d] - starts[d]
+    return np.concatenate([tokens[starts[d]:ends[d]] for d in sorted(kept)]) if kept else np.asarray(tokens[:limit])
+
+_GOLDEN = (5 ** .5 - 1) / 2
 
 # %% ../nbs/33_trainer.ipynb #bpb
 def stream_bits(
     model: Llama, # Any dtype
     stream: np.ndarray, # (N,) token ids
     lengths: np.ndarray, # (V,) bytes that each id stands for
-    bos: int, # Id that is given, never predicted
+    bos: int, # Id that fills the last window
     seq_len: int, # T, tokens in a window
     batch_size: int = 8, # Windows at a time
 ) -> dict[str, float]: # `bpb`, `loss` (nats per token), `tokens`, `bytes`
-    "Bits per byte of one stream; every token but the first is predicted exactly once."
+    "Bits per byte of one stream; every token that stands for bytes is predicted exactly once."
     x, y = stream[:-1].astype(np.int64), stream[1:].astype(np.int64)
-    scored = y != bos
+    scored = lengths[y] > 0
     pad = -len(x) % seq_len
     inputs = torch.from_numpy(np.pad(x, (0, pad), constant_values=bos)).view(-1, seq_len)
     targets = torch.from_numpy(np.pad(np.where(scored, y, IGNORE), (0, pad), constant_values=IGNORE)).view(-1, seq_len)
@@ -228,13 +236,14 @@ def _start(model_config: ModelConfig, shards_folder: Path|str, tokenizer_folder:
     "Load, check and draw everything that a run needs."
     tokenizer = Tokenizer.load(Path(tokenizer_folder))
     shards, validation = Shards(shards_folder, "train", tokenizer), Shards(shards_folder, "validation", tokenizer)
+    shards.check(); validation.check()   # a flipped bit would train without a word
     if tokenizer.vocab_size != model_config.vocab_size:
         raise BadInput(f"model: vocab_size is {model_config.vocab_size}, the tokenizer in {tokenizer_folder} has {tokenizer.vocab_size} pieces; set vocab_size to that")
     if config.seq_len > model_config.max_position_embeddings:
         raise BadInput(f"training: seq_len {config.seq_len} is longer than the model's max_position_embeddings {model_config.max_position_embeddings}; lower it or choose another model")
     seed_all(config.seed, config.threads)
     model = Llama(model_config, seed=config.seed)
-    weights = MasterWeights(model, DTYPES[config.dtype], weight_decay=config.weight_decay, beta1=config.beta1, beta2=config.beta2)
+    weights = MasterWeights(model, DTYPES[config.dtype], config.optimizer, weight_decay=config.weight_decay, beta1=config.beta1, beta2=config.beta2)
     identity = run_identity(config, model_config, train_shards=shards.fingerprint, validation_shards=validation.fingerprint, tokenizer=tokenizer.fingerprint)
     return _Run(config, shards, validation, tokenizer, model, weights, identity, Path(out), mixture_shares(config.mixture, shards))
 
@@ -271,6 +280,13 @@ def _row(found: dict[str, float]) -> dict[str, float]:
     "A log entry in the order of the tables' columns; a state keeps its keys in another."
     return {k: found[k] for k in ("step", "tokens", *sorted(found.keys() - {"step", "tokens"}))}
 
+def _ended(run: _Run) -> dict[str, Any]:
+    "The record of a run that has ended, with its curves."
+    record = load_json((run.out/"record.json").resolve())
+    check_identity(record["identity"], run.identity, str(run.out))
+    check_manifest(run.out/"checkpoint")
+    return record | {k: load_table((run.out/f"{name}_curve.csv").resolve()) for k, name in (("losses", "training"), ("evaluations", "validation"))}
+
 def _finish(run: _Run, finished: bool, keep_state: bool) -> dict[str, Any]:
     "Write the model, the curves and the record; forget the states of a run that has ended well."
     tail = [r["loss"] for r in run.losses[-max(1, len(run.losses)//20):]]
@@ -282,6 +298,7 @@ def _finish(run: _Run, finished: bool, keep_state: bool) -> dict[str, Any]:
         save_table(map(_row, run.evaluations), run.out/"validation_curve.csv")
         save_json(record, run.out/"record.json", digits=10)
         if not keep_state: shutil.rmtree(run.out/"state", ignore_errors=True)
+        return _ended(run)   # what a later call would find
     return record | {"losses": [_row(r) for r in run.losses], "evaluations": [_row(r) for r in run.evaluations]}
 
 def train(
@@ -290,17 +307,16 @@ def train(
     tokenizer_folder: Path|str, # The tokenizer that cut them
     config: TrainConfig, # Everything else
     out: Path|str, # Folder of the run: `checkpoint/`, `steps/`, `state/`, curves and `record.json`
-    resume: bool = False, # Continue what lies in `out`, if anything does
+    resume: bool = False, # Continue what lies in `out`, if anything does; a run that has ended gives its record again
     keep_state: bool = False, # Keep the states after the end?
     progress: bool = True, # A bar on standard error
 ) -> dict[str, Any]: # The record, with `losses` and `evaluations`
-    "Train a model (paper section 3); wrong settings or an unfinished run in `out` raise `BadInput`, a non-finite loss `Diverged`."
+    "Train a model (paper section 3); wrong settings or another run in `out` raise `BadInput`, a non-finite loss `Diverged`."
     run, out = _start(model_config, shards_folder, tokenizer_folder, config, out), Path(out)
-    if resume and (out/"record.json").is_file():
-        check_identity(load_json((out/"record.json").resolve())["identity"], run.identity, str(out))
     last = latest_state(out/"state")
-    if last is None and (out/"record.json").is_file():
-        raise BadInput(f"{out}: holds a run that has already ended; choose another folder, or remove this one to train again")
+    if (out/"record.json").is_file():
+        if not resume: raise BadInput(f"{out}: holds a run that has ended; get its record with resume=True, choose another folder, or remove this one to train again")
+        return _ended(run)
     if last and not resume: raise BadInput(f"{out}: holds an unfinished run ({last.name}); continue it with resume=True, or remove the folder to start again")
     if last: _restore(run, last)
     return _finish(run, _loop(run, progress), keep_state)

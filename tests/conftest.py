@@ -2,6 +2,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("croissant", deadline=None, derandomize=True)   # a slow moment of the machine is no failure, and two runs try the same examples
+settings.load_profile("croissant")
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "agg")

@@ -44,10 +44,58 @@ def test_we_load_what_transformers_writes(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
     theirs = LlamaForCausalLM(LlamaConfig(**hf_config(GROUPED))).eval()
     theirs.save_pretrained(tmp_path/"m")
-    with pytest.raises(BadInput, match="no manifest"): load_model(tmp_path/"m")
-    ours = load_model(tmp_path/"m", verify=False)
-    assert ours.config == GROUPED
+    with pytest.warns(UserWarning, match="nothing could be verified") as caught: ours = load_model(tmp_path/"m")
+    assert ours.config == GROUPED and len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(tmp_path/"m", verify=False)
     with torch.no_grad(): assert (theirs(IDS).logits - ours(IDS)).abs().max() < 1e-5
+
+
+def elsewhere(tmp_path, tokenizer_json=None):
+    "A model and its tokenizer as `transformers` writes them: no manifest."
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    tokenizer = toy_tokenizer()
+    ours = save_model(toy_model(tokenizer.vocab_size), tokenizer, tmp_path/"ours")
+    AutoModelForCausalLM.from_pretrained(ours, dtype=torch.float32).save_pretrained(tmp_path/"theirs")
+    AutoTokenizer.from_pretrained(ours).save_pretrained(tmp_path/"theirs")
+    if tokenizer_json: (tmp_path/"theirs"/"tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    return ours, tmp_path/"theirs"
+
+
+def test_a_checkpoint_from_elsewhere_is_read_with_one_warning(tmp_path):
+    ours, theirs = elsewhere(tmp_path)
+    with pytest.warns(UserWarning) as caught: model, tokenizer = load_checkpoint(theirs)
+    assert [str(w.message).split(", ")[0] for w in caught] == [f"{theirs}: no manifest.json"]
+    same, _ = load_checkpoint(ours)
+    text = "L'été, ça va ? 🥐"
+    ids = toy_tokenizer().encode(text)
+    assert tokenizer.encode(text) == ids and torch.equal(model(torch.tensor([ids])), same(torch.tensor([ids])))
+
+
+def foreign_tokenizers():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    byte_level = Tokenizer(models.BPE({"<unk>": 0, "<s>": 1, "</s>": 2, **{c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 3)}}, []))
+    byte_level.pre_tokenizer, byte_level.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    no_marks = Tokenizer(models.BPE({"a": 0}, []))
+    return {"of another kind": byte_level.to_str(), "no piece '<s>'": no_marks.to_str(), "not a tokenizer": "{}"}
+
+
+@pytest.mark.parametrize("message", ["of another kind", "no piece '<s>'", "not a tokenizer"])
+@pytest.mark.filterwarnings("ignore:.*nothing could be verified")
+def test_a_tokenizer_that_we_cannot_read(tmp_path, message):
+    _, theirs = elsewhere(tmp_path, foreign_tokenizers()[message])
+    with pytest.raises(BadInput, match=f"tokenizer.json: .*{message}"): load_checkpoint(theirs)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '"fichiers"', '{"files": []}', '{"files": {"config.json": 3}}', '{"files": {"config.json": {"octets": 3}}}'])
+def test_a_manifest_of_another_form(saved, content):
+    (saved/"manifest.json").write_text(content)
+    with pytest.raises(BadInput, match="lists no files"): load_model(saved)
+    shutil.copytree(saved, saved.parent/"states"/"step-1")
+    with pytest.warns(UserWarning, match="lists no files"): assert latest_state(saved.parent/"states") is None
+    with pytest.raises(BadInput, match="lists no files"): load_state(saved)
+    assert describe(saved)["dtypes"] == ["F32"]
 
 
 def test_with_tokenizer(tmp_path):
@@ -111,6 +159,12 @@ def test_foreign_configurations(change, message):
     with pytest.raises(BadInput, match=message or "hidden_size, vocab_size missing"): model_config(found)
 
 
+@pytest.mark.parametrize("found, message", [([], "no names and values"), ({"hidden_size": "128"}, "'hidden_size' should be int"), ({"vocab_size": 80.5}, "'vocab_size' should be int"),
+                                            ({"rope_parameters": "default"}, "rope_parameters"), ({"tie_word_embeddings": "non"}, "'tie_word_embeddings' should be bool")])
+def test_configurations_of_the_wrong_type(found, message):
+    with pytest.raises(BadInput, match=f"modèle/config.json: {message}"): model_config(hf_config(GROUPED) | found if isinstance(found, dict) else found, "modèle/config.json")
+
+
 def test_weights_of_another_shape(saved):
     config = load_json(saved/"config.json")
     (saved/"config.json").write_text(json.dumps(config | {"num_hidden_layers": 3})); write_manifest(saved)
@@ -130,7 +184,11 @@ def test_weight_headers(tmp_path):
     with pytest.raises(BadInput, match="'a' occurs twice"): read_header(_file(p, b"{" + one + b"," + one + b"}", b"\0"))
     with pytest.raises(BadInput, match="'shape' occurs twice"): read_header(_file(p, b'{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}', b"\0"))
     with pytest.raises(BadInput, match="not a sound"): read_header(_file(p, b"{oops", b""))
+    for odd in ([], {"a": 3}, {"a": {"dtype": "U8"}}):
+        with pytest.raises(BadInput, match="no list of tensors"): read_header(_file(p, odd))
     with pytest.raises(BadInput, match="no such file"): read_header(tmp_path/"none")
+    (tmp_path/"none.index.json").write_text("{}")
+    with pytest.raises(BadInput, match="several files"): read_header(tmp_path/"none")
     p.write_bytes(b"123")
     with pytest.raises(BadInput, match="not a sound"): read_header(p)
     p.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")

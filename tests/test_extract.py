@@ -74,7 +74,15 @@ def test_kali_skips_empty_articles_and_heads_sections_with_their_path(tmp_path):
         article("1", "<p>Au début.</p>"), {"type": "section", "data": {"title": "Titre I"}, "children": [article(None, "<p>Sans numéro.</p>"), article("2", "")]},
         {"type": "section", "data": {"title": "Vide"}, "children": []}]}
     assert read("kali", tgz(tmp_path/"k.tgz", {"package/data/KALICONT1.json": dumps(tree), "package/data/index.json": b"[]"})) == [
-        ("Boulangerie\n\nArticle 1\nAu début.", ""), ("Boulangerie > Titre I\n\nSans numéro.", "")]
+        ("Boulangerie\n\nArticle 1\nAu début.", "kali/Boulangerie"), ("Boulangerie > Titre I\n\nSans numéro.", "kali/Boulangerie > Titre I")]
+
+
+def test_sections_of_a_signed_text_share_a_group_and_codes_have_none(tmp_path):
+    article = {"type": "article", "data": {"num": "1", "content": "<p>Un.</p>", "texteHtml": "<p>Un.</p>"}}
+    section = lambda title, *children: {"type": "section", "data": {"title": title}, "children": list(children)}
+    tree = {"type": "x", "data": {"title": "T"}, "children": [section("Textes", section("Avenant 1", section("I", article), section("II", section("A", article))), section("Avenant 2", article))]}
+    assert [g for _, g in read("kali", tgz(tmp_path/"k.tgz", {"package/data/KALICONT1.json": dumps(tree)}))] == ["kali/T > Textes > Avenant 1"] * 2 + ["kali/T > Textes > Avenant 2"]
+    assert {g for _, g in read("legi", tgz(tmp_path/"l.tgz", {"package/data/LEGITEXT1.json": dumps(tree)}))} == {""}
 
 
 def test_administrative_sources(tmp_path):
@@ -184,8 +192,9 @@ def data(tmp_path, bible):
 
 
 def test_the_build_does_not_depend_on_the_number_of_processes(data):
-    for n in (1, 2): build_corpus(data/"data", data/f"out{n}", data/"sources.csv", min_chars=5, processes=n)
-    assert sha256(data/"out1") == sha256(data/"out2")
+    dropped, overlap = zip(*(build_corpus(data/"data", data/f"out{n}", data/"sources.csv", min_chars=5, processes=n) for n in (1, 2)))
+    assert sha256(data/"out1") == sha256(data/"out2") and dropped[0] == dropped[1] and overlap[0] == overlap[1]
+    assert json.loads((data/"out1/manifest.json").read_text())["shingle_words"] == 13
     found = [r for lang in ("en", "code", "parallel") for s in ("train", "validation", "test") for r in read_documents(data/"out1", s, lang) if (data/f"out1/{s}/{lang}.jsonl").stat().st_size]
     assert {(r["source"], r["package"]) for r in found} == {("bible_bbe", "b@1.0"), ("bible_lsg_web", "b@1.0"), ("python", "c@1.0")}
 

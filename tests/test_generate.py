@@ -139,6 +139,11 @@ def test_context_end_is_exact(tokenizer):
         assert end_of(generate(small, r, [1] * 9, 50, 0, cached=cached))[1] == "context" and len(r.ids) == 3
 
 
+def test_an_empty_prompt_is_the_begin_mark_alone(model, tokenizer):
+    texts = ["".join(generate(model, tokenizer, p, 9, 0)) for p in ("", [tokenizer.bos_id], "Le")]
+    assert texts[0] == texts[1] != texts[2] and texts[0]
+
+
 def test_prompt_is_plain_text(model, tokenizer):
     r = recorded(tokenizer)
     prompts = []
@@ -149,7 +154,7 @@ def test_prompt_is_plain_text(model, tokenizer):
 
 @pytest.mark.parametrize("dials, message", [
     ({"temperature": -1}, "temperature"), ({"temperature": float("nan")}, "temperature"), ({"top_p": 0}, "top_p"), ({"top_k": -3}, "top_k"), ({"max_new_tokens": 0}, "max_new_tokens"),
-    ({"repetition_penalty": 0}, "repetition_penalty"), ({"stop": ["a", ""]}, "empty stop"), ({"prompt": []}, "no tokens"), ({"prompt": [9999]}, "outside the model"), ({"prompt": "é" * 999}, "shorten the prompt")])
+    ({"repetition_penalty": 0}, "repetition_penalty"), ({"seed": -1}, "seed"), ({"seed": 10**30}, "seed"), ({"stop": ["a", ""]}, "empty stop"), ({"prompt": []}, "no tokens"), ({"prompt": [9999]}, "outside the model"), ({"prompt": "é" * 999}, "shorten the prompt")])
 def test_refusals_come_at_once(model, tokenizer, dials, message):
     with pytest.raises(BadInput, match=message): generate(model, tokenizer, **{"prompt": "Le"} | dials)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from croissant.model import toy_model
-from croissant.optim import MasterWeights, adamw, clip_gradients, gradient_norm, learning_rate, parameter_groups, restore_state, state_tensors
+from croissant.optim import MasterWeights, adamw, clip_gradients, gradient_norm, learning_rate, muon, parameter_groups, restore_state, state_tensors
 from croissant.params import BadInput
 
 
@@ -80,14 +80,15 @@ def test_working_weights_are_rounded_masters():
         if m.ndim > 1 and "embed" not in n: assert not torch.equal(m, fresh[n])
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_state_goes_round(dtype):
+def test_state_goes_round(dtype, optimizer):
     ids = torch.randint(0, 512, (2, 17), generator=torch.Generator().manual_seed(0))
     def steps(model, weights, n):
         for _ in range(n):
             model.loss(ids[:, :-1], ids[:, 1:]).backward(); weights.gather(); weights.step(1e-3)
     model, other = toy_model(seed=1), toy_model(seed=2)
-    weights, continued = MasterWeights(model, dtype), MasterWeights(other, dtype)
+    weights, continued = MasterWeights(model, dtype, optimizer), MasterWeights(other, dtype, optimizer)
     steps(model, weights, 3)
     kept = {k: v.clone() for k, v in state_tensors(weights).items()}
     restore_state(continued, kept)
@@ -99,4 +100,29 @@ def test_state_goes_round(dtype):
 def test_state_lacking_a_moment_is_refused():
     model = toy_model()
     weights = MasterWeights(model, torch.float32)
-    with pytest.raises(BadInput, match="exp_avg"): restore_state(weights, state_tensors(weights))   # no step was made yet
+    with pytest.raises(BadInput, match="step.*of shape"): restore_state(weights, state_tensors(weights))   # no step was made yet
+    with pytest.raises(BadInput, match="optimizer 'sgd'"): MasterWeights(model, torch.float32, "sgd")
+
+
+def test_muon_moves_maps_and_adamw_the_rest():
+    model = toy_model()
+    weights = MasterWeights(model, torch.float32, "muon")
+    adam, muon = weights.optimisers
+    moved = {id(p): kind for kind, o in (("adamw", adam), ("muon", muon)) for g in o.param_groups for p in g["params"]}
+    for name, p in model.named_parameters():
+        assert moved[id(p)] == ("muon" if "_proj" in name else "adamw"), name
+    assert len(moved) == len(weights.masters)
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
+def test_muon_step_is_near_the_polar_factor(shape):
+    g = torch.Generator().manual_seed(0)
+    p = nn.Parameter(torch.zeros(shape)); p.grad = torch.randn(shape, generator=g)
+    optimiser = muon([p], weight_decay=0.)
+    for group in optimiser.param_groups: group["lr"] = 1.
+    optimiser.step()
+    step = -p.detach()/(.2*max(shape)**.5)
+    u, s, vt = torch.linalg.svd(p.grad, full_matrices=False)
+    found = torch.linalg.svdvals(step)
+    assert .5 < found.min() and found.max() < 1.3
+    assert torch.nn.functional.cosine_similarity(step.flatten(), (u @ vt).flatten(), dim=0) > .97

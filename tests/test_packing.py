@@ -7,7 +7,7 @@ import pytest
 from croissant.corpus import write_corpus
 from croissant.packing import PARTS, Shards, batch, pack_corpus, pack_part, render, toy_shards, windows
 from croissant.params import BadInput
-from croissant.provenance import check_manifest, load_json, save_json, sha256
+from croissant.provenance import check_manifest, load_json, save_json, sha256, write_manifest
 from croissant.tokenizer import Tokenizer, toy_tokenizer, train_tokenizer
 from croissant.toy import toy_documents, toy_texts
 
@@ -113,6 +113,8 @@ def test_batch_refuses(packed):
 
 def test_empty_part_is_allowed_until_it_is_drawn(tmp_path):
     for part in ("fr", "en"): pack_part([] if part == "en" else toy_documents(50), toy_tokenizer(), tmp_path/"train"/f"{part}.bin")
+    with pytest.raises(BadInput, match="no manifest"): Shards(tmp_path)
+    write_manifest(tmp_path)
     shards = Shards(tmp_path)
     assert len(shards.tokens("en")) == 0 and batch(shards, 0, 2, 8, {"fr": 1., "en": 0}, 0).shape == (2, 9)
     with pytest.raises(BadInput, match="en.bin: 0 tokens"): batch(shards, 0, 2, 8, W, 0)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from croissant.provenance import modules_reached
+from croissant import fmti
+from croissant.claims import verify_claims
+from croissant.provenance import load_table, modules_reached
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC = yaml.safe_load((ROOT/"dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -24,6 +26,21 @@ def command(name):
     return notebook, section and section[1], dict(re.findall(r"-p (\S+) (\S+)", words))
 
 
+def covered(name, path):
+    "Is a path, or a folder that it lies in, a dependency of the stage?"
+    return any(path == d or path.startswith(d + "/") for d in DVC[name]["deps"])
+
+
+def evidence():
+    "Paths that the transparency checks, the counter-checks and the statements read."
+    paths = {p for c in fmti.CHECKS.values() for p in c.evidence} | {p for e in fmti._COUNTER_EVIDENCE.values() for p in e}
+    return sorted(paths | {"reports/fmti/indicators.csv", "reports/fmti/assertions.yaml"})
+
+
+def code(notebook):
+    return ["".join(c["source"]) for c in json.loads((ROOT/notebook).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+
+
 def declared(notebook):
     "Names and values of a notebook's parameters cell."
     for c in json.loads((ROOT/notebook).read_text(encoding="utf-8"))["cells"]:
@@ -33,12 +50,71 @@ def declared(notebook):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_deps_are_exactly_the_modules_reached(name):
+def test_deps_are_the_modules_reached_and_the_evidence(name):
     notebook, section, _ = command(name)
     deps = DVC[name]["deps"]
-    assert notebook in deps
-    assert sorted(d for d in deps if d.startswith("croissant/")) == modules_reached(notebook)
+    assert notebook in deps and len(deps) == len(set(deps))
+    modules, reached = {d for d in deps if d.startswith("croissant/")}, set(modules_reached(notebook))
+    assert reached <= modules, "a module is reached but no dependency"
+    assert modules - reached <= (set(evidence()) if name == "score_fmti" else set()), "a module is a dependency, but neither reached nor evidence"
     assert [p for p in DVC[name].get("params", [])] == ([section] if section else [])
+
+
+@pytest.mark.parametrize("path", evidence())
+def test_evidence_of_the_indicators_is_a_dependency(path):
+    assert covered("score_fmti", path)
+
+
+def test_recorded_evidence_is_a_dependency():
+    "What the tracked tables say was read, is declared by the stage that wrote them."
+    read = {"score_fmti": {p for r in load_table("reports/tables/fmti.csv") for p in r["evidence"].split("; ") if p},
+            "check_claims": {e.split("@")[0] for r in verify_claims() for e in r["evidence"].split("; ") if e} | {"reports/claims.csv"}}
+    for name, paths in read.items():
+        assert paths and not [p for p in sorted(paths) if not covered(name, p)], name
+
+
+@pytest.mark.parametrize("card", sorted((ROOT/"reports/figures").glob("*.json")), ids=lambda p: p.stem)
+def test_inputs_of_a_figure_are_dependencies(card):
+    inputs = json.loads(card.read_text(encoding="utf-8"))["inputs"]
+    assert inputs and not [p for p in inputs if not covered(card.stem, p)]
+
+
+@pytest.mark.parametrize("name", [n for n in STAGES if command(n)[0].startswith("nbs/figures/")])
+def test_files_that_a_figure_names_are_dependencies(name):
+    "Also those that a default run reads: every tracked path in the code of the notebook, and the facts that it asks for."
+    text = "\n".join(code(command(name)[0]))
+    named = set(re.findall(r"reports/[\w/]+\.\w+", text)) | ({"reports/paper/facts.csv"} if re.search(r"\bfact\(", text) else set())
+    if re.search(r"\bpaper_recount\(", text): named |= {"reports/fmti/indicators.csv", "reports/paper/fmti_figure8.csv"}
+    assert not [p for p in sorted(named) if not covered(name, p)]
+
+
+def test_report_depends_on_the_inputs_it_hashes():
+    inputs = {p for card in (ROOT/"reports/figures").glob("*.json") for p in json.loads(card.read_text(encoding="utf-8"))["inputs"]}
+    assert not [p for p in sorted(inputs | {fmti.STAGES}) if not covered("report", p)]
+
+
+def test_list_of_stages_is_what_dvc_yaml_says():
+    assert load_table(fmti.STAGES) == fmti.pipeline(), "run `make export`"
+    assert set(fmti.stages(ROOT)) == set(STAGES)
+
+
+@pytest.mark.parametrize("notebook", sorted({command(n)[0] for n in STAGES}))
+def test_no_cell_shows_a_path(notebook):
+    "A stage's executed notebook has the same bytes in every folder: no cell may end in what a writer returns."
+    for source in code(notebook):
+        body = ast.parse(source).body
+        if not body or not isinstance(body[-1], ast.Expr) or source.rstrip().endswith(";"): continue
+        last = body[-1].value
+        called = last.func if isinstance(last, ast.Call) else last
+        name = getattr(called, "id", getattr(called, "attr", ""))
+        assert not name.startswith(("save_", "write_", "root")) and name not in ("here", "folder", "target"), f"{notebook}: end the cell in `.name`, not in a path"
+
+
+def test_no_executed_notebook_holds_a_path_or_an_address():
+    for path in (ROOT/"reports/nb").glob("*.ipynb"):
+        if path.name.endswith(".failed.ipynb"): continue
+        text = path.read_text(encoding="utf-8")
+        assert str(ROOT) not in text and not re.search(r" at 0x[0-9a-f]{6,}", text), path.name
 
 
 @pytest.mark.parametrize("name", STAGES)

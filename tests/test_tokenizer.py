@@ -99,7 +99,7 @@ def test_training_is_repeatable_and_refuses_nonsense(tmp_path):
     a, b = (train_tokenizer(toy_texts("fr"), 500) for _ in range(2))
     assert a.spec == b.spec and a.proto == b.proto and Tokenizer.load(a.save(tmp_path)).fingerprint == b.fingerprint
     assert sorted(p.name for p in tmp_path.iterdir()) == ["special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"]
-    for texts, size, message in [([], 600, "no text"), (["é"], 100, "300 to 65536"), (["trop court"], 5000, "vocab_size=5000")]:
+    for texts, size, message in [([], 600, "no text"), (["é"], 100, "410 to 65536"), (["trop court"], 5000, "vocab_size=5000")]:
         with pytest.raises(BadInput, match=message): train_tokenizer(texts, size)
 
 

@@ -1,5 +1,5 @@
 """Runs that are equal to the last bit, runs that are stopped, and runs that must not begin."""
-import dataclasses, json, math, signal, threading
+import dataclasses, json, math, shutil, signal, threading
 
 import numpy as np
 import pytest
@@ -55,11 +55,11 @@ def test_two_runs_are_equal(finished, tokenizer, tmp_path):
         assert (finished[0]/name).read_bytes() == (tmp_path/"again"/name).read_bytes(), name
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype,optimizer", [("float32", "adamw"), ("bfloat16", "adamw"), ("bfloat16", "muon")])
 @pytest.mark.parametrize("at", [1, 5])
-def test_interrupted_equals_uninterrupted(finished, tokenizer, tmp_path, monkeypatch, dtype, at):
-    config, whole = dataclasses.replace(CONFIG, dtype=dtype), finished[0]
-    if dtype == "bfloat16":
+def test_interrupted_equals_uninterrupted(finished, tokenizer, tmp_path, monkeypatch, dtype, optimizer, at):
+    config, whole = dataclasses.replace(CONFIG, dtype=dtype, optimizer=optimizer), finished[0]
+    if config != CONFIG:
         whole = tmp_path/"whole"
         train(SHAPE, toy_shards(), tokenizer, config, whole, progress=False)
     with monkeypatch.context() as m:
@@ -94,12 +94,23 @@ def test_pause_after_max_minutes(finished, tokenizer, tmp_path):
     assert n == CONFIG.max_steps - 1 and weights(tmp_path/"run") == weights(finished[0])   # the time limit is no part of a run's identity
 
 
-def test_ended_run_is_not_overwritten(finished, tokenizer):
-    for resume in (False, True):
-        with pytest.raises(BadInput, match="already ended"): train(SHAPE, toy_shards(), tokenizer, CONFIG, finished[0], resume=resume, progress=False)
+def test_ended_run_gives_its_record_and_is_not_overwritten(finished, tokenizer):
+    out, record = finished
+    before = weights(out)
+    with pytest.raises(BadInput, match="has ended"): train(SHAPE, toy_shards(), tokenizer, CONFIG, out, progress=False)
+    assert train(SHAPE, toy_shards(), tokenizer, CONFIG, out, resume=True, progress=False) == record
+    with pytest.raises(BadInput, match="train.seed"): train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, seed=1), out, resume=True, progress=False)
+    assert weights(out) == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": .01}, {"dtype": "bfloat16"}, {"mixture": "equal"}, {"threads": 2}])
+def test_a_damaged_shard_is_not_trained_on(tokenizer, tmp_path):
+    shutil.copytree(toy_shards(), tmp_path/"shards")
+    raw = bytearray((tmp_path/"shards/train/fr.bin").read_bytes()); raw[100] ^= 1
+    (tmp_path/"shards/train/fr.bin").write_bytes(raw)
+    with pytest.raises(BadInput, match="fr.bin: SHA-256"): train(SHAPE, tmp_path/"shards", tokenizer, CONFIG, tmp_path/"run", progress=False)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": .01}, {"dtype": "bfloat16"}, {"optimizer": "muon"}, {"mixture": "equal"}, {"threads": 2}])
 def test_other_settings_are_not_resumed(tokenizer, tmp_path, monkeypatch, change):
     with monkeypatch.context() as m:
         interrupt(m, 2)
@@ -133,7 +144,7 @@ def test_published_steps_and_record(tokenizer, tmp_path):
     assert json.loads(text)["tokens_seen"] == 5*4*32 and "max_minutes" not in text and "second" not in text
 
 
-@pytest.mark.parametrize("wrong", [{"max_steps": 0}, {"batch_size": -1}, {"seq_len": 0}, {"learning_rate": 0.}, {"learning_rate": float("nan")}, {"dtype": "float16"},
+@pytest.mark.parametrize("wrong", [{"max_steps": 0}, {"batch_size": -1}, {"seq_len": 0}, {"learning_rate": 0.}, {"learning_rate": float("nan")}, {"dtype": "float16"}, {"optimizer": "sgd"},
     {"warmup_steps": 8, "max_steps": 8}, {"beta2": 1.}, {"min_learning_rate": 1.}, {"grad_clip": -1.}, {"batch_size": 2.5}, {"batchsize": 4}, {"eval_tokens": 1}, {"seed": -1}])
 def test_wrong_settings(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong)).split("_")[0]): from_dict(TrainConfig, {"max_steps": 8, **wrong}, "test")
@@ -153,7 +164,7 @@ def test_bits_count_the_bytes_of_the_text():
     model = Llama(SHAPE, seed=0)
     whole = evaluate_bpb(model, validation, own, 32, max_tokens=10**9)
     for part, v in whole.items():
-        assert v["bytes"] == validation.num_bytes(part) and v["tokens"] == validation.num_tokens(part) - validation.num_documents(part)
+        assert v["bytes"] == validation.num_bytes(part) and v["tokens"] == validation.num_tokens(part) - 2*validation.num_documents(part)
         assert v["bpb"] == pytest.approx(v["loss"]*v["tokens"]/math.log(2)/v["bytes"])
     some = evaluate_bpb(model, validation, own, 32, max_tokens=300)
     stream = validation_stream(validation.tokens("fr"), own.bos_id, 300)
@@ -178,6 +189,13 @@ def test_second_interrupt_stops_at_once_and_other_threads_are_left_alone():
         with asked_to_stop() as asked: seen.append(asked.is_set())
     thread = threading.Thread(target=work); thread.start(); thread.join()
     assert seen == [False]
+
+
+def test_validation_comes_from_all_over_the_file():
+    flow = np.concatenate([[1, 10 + d, 2] for d in range(1000)]).astype(np.uint16)
+    chosen = validation_stream(flow, 1, 60)[1::3] - 10
+    assert len(chosen) == 20 and list(chosen) == sorted(chosen)
+    assert np.diff(np.concatenate([[0], chosen, [1000]])).max() < 2 * 1000 / 20   # no gap of two shares
 
 
 def test_due_at_multiples(): assert [s for s in range(10) if is_due(s, 3)] == [0, 3, 6, 9]

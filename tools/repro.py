@@ -3,8 +3,10 @@
 fetch the pinned packages and verify them; rebuild the corpus and compare its hash with dvc.lock; restore the released
 tokenizer and model from .dvcstore/; run every stage whose output is not here (evaluation, figures, claims, report);
 verify. With --retrain nothing released is restored: tokenizer and model are made again from the corpus.
+Exit status: 0 well, 1 a check failed, 2 wrong input, 130 stopped with Ctrl-C, else that of the command that failed.
 """
-import argparse, shutil, subprocess, sys, time
+import argparse, shutil, signal, subprocess, sys, threading, time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -14,17 +16,39 @@ RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
 
-def say(text):
-    print(f"\n== {text}", flush=True)
+class Stopped(Exception):
+    "A part did not end well: message, exit status."
 
 
-def run(*cmd):
-    code = subprocess.run(cmd, cwd=ROOT).returncode
-    if code: sys.exit(f"stopped: `{' '.join(cmd)}` ended with status {code}; the message above says why. Running the same command again continues from here.")
+class Clock:
+    "Names the parts of the work as they begin, and says how long each took."
+    def __init__(self): self.begun, self.part = time.monotonic(), ""
+
+    def next(self, part):
+        if self.part: print(f"   {self.part}: {time.monotonic() - self.since:.1f} s", flush=True)
+        if part: print(f"\n== {part}", flush=True)
+        self.part, self.since = part, time.monotonic()
+
+    def total(self): return time.monotonic() - self.begun
 
 
-def dvc(*args):
-    run(sys.executable, "-m", "dvc", *args)
+def run(*cmd, again="Running the same command again continues from here."):
+    "Run a command. Ctrl-C reaches it without our help: wait until it has saved, then pass its status on."
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))   # a handler, not SIG_IGN: the child must not inherit deafness
+    try: code = subprocess.Popen(cmd, cwd=ROOT).wait()
+    finally: signal.signal(signal.SIGINT, before)
+    if pressed: raise Stopped(f"stopped with Ctrl-C. {again}", 130)
+    if code: raise Stopped(f"stopped: `{' '.join(cmd)}` ended with status {code}; the message above says why. {again}", code if code > 0 else 128 - code)
+
+
+def dvc(*args, **more):
+    run(sys.executable, "-m", "dvc", *args, **more)
+
+
+def up_to_date():
+    "Does DVC find every stage, input and output as dvc.lock records them? Then there is nothing to build, restore or run."
+    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def outputs(stage):
@@ -33,55 +57,83 @@ def outputs(stage):
     return {o["path"]: o["md5"] for o in lock["stages"].get(stage, {}).get("outs", [])}
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--retrain", action="store_true", help="train tokenizer and model again instead of restoring them")
-    args = p.parse_args()
-    from croissant.provenance import dvc_md5, metric
-    from croissant.verify import verify
-    started, lock = time.monotonic(), ROOT/"dvc.lock"
-    before = {s: outputs(s) for s in REBUILT} if lock.is_file() else {}
+def load_ahead():
+    "Import what verification needs while other processes work; the imports take longer than the checks."
+    with suppress(ImportError):   # verification itself will say what is missing
+        import croissant.verify  # noqa: F401
+        import transformers.models.llama.modeling_llama  # noqa: F401
 
-    say("source packages")
-    run(sys.executable, "-m", "croissant.cli", "fetch")
-    pinned = yaml.safe_load((ROOT/"data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
-    if dvc_md5(ROOT/"data") != pinned:
-        sys.exit("stopped: data/ is not what data.dvc pins, though each listed package is; is there another file in it? Move it away and run again.")
 
-    say("corpus")
+def build(clock, retrain):
+    "Everything between the source packages and the verification."
+    before = {s: outputs(s) for s in REBUILT} if (ROOT/"dvc.lock").is_file() else {}
+    clock.next("corpus")
     dvc("repro", "-q", *REBUILT)
     for stage, want in before.items():
         changed = [path for path, md5 in outputs(stage).items() if want.get(path, md5) != md5]
         if changed:
-            sys.exit(f"stopped: stage {stage} rebuilt {', '.join(changed)} with another hash than dvc.lock records, so nothing downstream would be what is reported. "
-                     "Is a file under data/, croissant/ or nbs/ changed? `git status`, `git checkout dvc.lock`, then run again.")
-
-    if args.retrain:
-        say("tokenizer and model, from raw data (about fifteen minutes)")
-        dvc("repro", "--force", "--single-item", "train_tokenizer")
-        dvc("repro", "tokenize")
-        dvc("repro", "--force", "--single-item", "pretrain")
+            raise Stopped(f"stopped: stage {stage} rebuilt {', '.join(changed)} with another hash than dvc.lock records, so nothing downstream would be what is reported. "
+                          "Is a file under data/, croissant/ or nbs/ changed? `git status`, `git checkout dvc.lock`, then run again.", 1)
+    if retrain:
+        clock.next("tokenizer and model, from raw data")
+        again = "Running the same command again trains again; a model that was stopped on its way continues from its last state."
+        dvc("repro", "--force", "--single-item", "train_tokenizer", again=again)
+        dvc("repro", "tokenize", again=again)
+        dvc("repro", "--force", "--single-item", "pretrain", again=again)
     else:
-        say("released tokenizer and model")
+        clock.next("released tokenizer and model")
         dvc("pull", "-q", *RELEASED)
+    clock.next("every stage that is not up to date")
+    dvc("repro", again="`make repro` continues from here; it restores nothing that is newly trained." if retrain else "Running the same command again continues from here.")
 
-    say("every stage that is not up to date")
-    dvc("repro")
 
-    say("verification")
+def verification():
+    "Run every check and print the sums; 1 if one failed."
+    import torch
+    from croissant.provenance import metric
+    from croissant.verify import verify
+    torch.set_num_threads(1)   # the model reads a sentence at a time: a second thread would only wait for the first
     found = verify()
     for r in found["rows"]:
         if r["state"] != "passed": print(f"  {r['state']}: {r['check']} {r['evidence']}: {r['reason']}")
     n = lambda key: int(metric(key)["value"])
     print(f"\n  checks      {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
-    print(f"  claims      {n('claims/verified')} verified, {n('claims/discrepant')} discrepant, {n('claims/not_reproducible')} not reproducible here")
+    print(f"  claims      {n('claims/verified')} verified, {n('claims/discrepant')} discrepant, {n('claims/not_reproducible')} not reproducible here; {n('claims/transcribed')} more only compare two printings of one number")
     print(f"  FMTI        {n('fmti/disclosed')} of {n('fmti/indicators')} disclosed = {n('fmti/machine_proved')} machine-proved + {n('fmti/structural')} structural + "
           f"{n('fmti/asserted')} asserted; {n('fmti/external')} need an outsider (self-assessment)")
     print(f"  report      {ROOT/'reports'/'report.html'}")
-    print(f"  took        {time.monotonic() - started:.0f} s")
     return 1 if found["failed"] else 0
 
 
+def main(retrain):
+    from croissant.provenance import dvc_md5
+    ahead = threading.Thread(target=load_ahead, daemon=True)
+    ahead.start()
+    clock = Clock()
+    clock.next("source packages")
+    run(sys.executable, "-m", "croissant.cli", "fetch")
+    pinned = yaml.safe_load((ROOT/"data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+    if dvc_md5(ROOT/"data") != pinned:
+        raise Stopped("stopped: data/ is not what data.dvc pins, though each listed package is; is there another file in it? Move it away and run again.", 2)
+    clock.next("stages")
+    if not retrain and up_to_date(): print("   all up to date: corpus, tokenizer, model and every figure are as dvc.lock records them")
+    else: build(clock, retrain)
+    clock.next("verification")
+    ahead.join()
+    code = verification()
+    clock.next("")
+    print(f"\n  took        {clock.total():.0f} s")
+    return code
+
+
 if __name__ == "__main__":
-    if shutil.which("git") is None: sys.exit("git is needed: DVC finds the repository through it")
-    sys.exit(main())
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--retrain", action="store_true", help="train tokenizer and model again instead of restoring them")
+    args = p.parse_args()
+    from croissant.params import BadInput
+    try:
+        if shutil.which("git") is None: raise BadInput("git is needed: DVC finds the repository through it; install it and run again")
+        sys.exit(main(args.retrain))
+    except Stopped as e: print(e.args[0], file=sys.stderr); sys.exit(e.args[1])
+    except (BadInput, OSError) as e: print(f"error: {e}", file=sys.stderr); sys.exit(2)
+    except KeyboardInterrupt: print("\nstopped with Ctrl-C; running the same command again continues", file=sys.stderr); sys.exit(130)
