@@ -95,7 +95,7 @@ def run_stage(
     if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "10000")   # threads wait awake for a moment only: see reports/LOG.md
     with _stopping() as stop:
         class Kernel(AsyncKernelManager):
-            def __init__(self, **settings): super().__init__(**settings); stop.kernel = self
+            def __init__(self, **settings): super().__init__(**{"transport": "ipc"} | settings); stop.kernel = self   # sockets in files of ours, no port that others could reach
         try: pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
                                  log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
                                  kernel_manager_class=Kernel, on_cell_start=stop.cell_starts, on_cell_execute=stop.cell_executes)
