@@ -111,6 +111,7 @@ def train(*,
     from croissant.model import PRESETS
     from croissant.tokenizer import Tokenizer
     from croissant.trainer import Diverged, train as run
+    if not out: raise BadInput("--out is empty: name a folder for the run")
     if resume not in ("never", "auto"): raise BadInput(f"--resume {resume!r}: choose never or auto")
     preset, settings = _train_config(config)
     cutter, folder = _input(tokenizer), _output(out, "")

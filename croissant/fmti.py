@@ -350,7 +350,8 @@ def imports(
     return {name for m in modules for node in ast.walk(ast.parse((base/m).read_text(encoding="utf-8"))) for name in _names(node, ".".join(Path(m).parts[:-1]))}
 
 NETWORK = {"socket", "socketserver", "ssl", "http", "urllib", "urllib3", "ftplib", "smtplib", "imaplib", "poplib", "telnetlib", "xmlrpc", "webbrowser", "requests", "httpx",
-           "aiohttp", "websockets", "huggingface_hub", "transformers", "datasets", "wandb", "sentry_sdk", "subprocess", "torch.hub"}
+           "aiohttp", "websockets", "huggingface_hub", "transformers", "datasets", "wandb", "sentry_sdk", "subprocess", "torch.hub",
+           "asyncio", "multiprocessing", "posix", "_posixsubprocess", "_socket", "_ssl", "pty", "ctypes", "cffi", "pexpect"}
 
 def reaches_out(
     base: Path, # Folder to look in
@@ -468,6 +469,7 @@ def opened(
     "The released model, opened with other people's libraries; damaged bytes raise `Tampered`, a folder they refuse or fill up `Clash`."
     manifest(base, MODEL)
     try: return _opened(base/MODEL, sha256(base/MODEL/"manifest.json"))
+    except Clash: raise
     except Exception as e: raise Clash(f"transformers refuses the folder: {type(e).__name__}: {str(e)[:80]}") from None
 
 @torch.no_grad()

@@ -6,7 +6,7 @@
 __all__ = ['scrub', 'check_params', 'run_stage', 'parse_args', 'main']
 
 # %% ../nbs/02_stage.ipynb #imports
-import argparse, json, os, signal, sys, threading
+import argparse, json, os, signal, sys, tempfile, threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,9 +93,9 @@ def run_stage(
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONHASHSEED", "0")         # sets print in one order
     if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "10000")   # threads wait awake for a moment only: see reports/LOG.md
-    with _stopping() as stop:
-        class Kernel(AsyncKernelManager):
-            def __init__(self, **settings): super().__init__(**{"transport": "ipc"} | settings); stop.kernel = self   # sockets in files of ours, no port that others could reach
+    with _stopping() as stop, tempfile.TemporaryDirectory(prefix="k-") as sockets:
+        class Kernel(AsyncKernelManager):   # its sockets are files in a folder of its own, no ports that others could reach
+            def __init__(self, **settings): super().__init__(**{"transport": "ipc", "connection_file": f"{sockets}/k.json"} | settings); stop.kernel = self
         try: pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
                                  log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
                                  kernel_manager_class=Kernel, on_cell_start=stop.cell_starts, on_cell_execute=stop.cell_executes)

@@ -60,7 +60,7 @@ def _differing(record: dict[str, Any], digest: Callable[[str], str]) -> tuple[li
 def check_records(
     folders: Sequence[Path|str] = ("reports/metrics", "reports/figures"), # Relative to the repository root
 ) -> list[dict[str, str]]: # One row a record
-    "Was every number measured, and every figure drawn, by the code and from the inputs that are on disk now?"
+    "Was every number measured by the code, and every number and figure made from the inputs, that are on disk now?"
     digest = lru_cache(maxsize=None)(lambda p: sha256(root()/p))   # an input of many records is read once
     rows = []
     for path in [p for folder in folders for p in sorted((root()/folder).glob("*.json"))]:

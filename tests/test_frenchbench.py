@@ -286,3 +286,12 @@ def test_the_stage_refuses_settings_of_another_run(tmp_path):
     model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=20 * 8 * 64)
     given = ["nbs/stages/50_evaluate.ipynb", str(tmp_path/"nb.ipynb"), "-q", "-p", "checkpoint", str(model), "-p", "out_reports", str(tmp_path/"reports")]
     assert stage.main([*given, "-p", "train_steps", "21"]) == 2 and not (tmp_path/"reports").exists()      # a run with its own settings: test_verify
+
+
+def test_parts_of_one_text_are_drawn_together():
+    nats, sizes = [10., 30., 10., 30.] * 8, [20] * 32
+    alone, together = bpb(nats, sizes), bpb(nats, sizes, groups=[f"{i % 2}/{i // 8}" for i in range(32)])
+    assert alone["value"] == together["value"] and alone["n"] == together["n"] == 32
+    width = lambda m: m["interval"][1] - m["interval"][0]
+    assert width(together) > width(alone)                                   # copies of one witness are one witness
+    assert bpb(nats, sizes, groups=[str(i) for i in range(32)])["interval"] == pytest.approx(alone["interval"], abs=.05)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import SimpleNamespace
 
@@ -221,3 +222,11 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     monkeypatch.setattr(croissant.provenance, "dvc_md5", lambda path: "altered")
     with pytest.raises(repro.Stopped, match="not what data.dvc pins") as e: repro.main(retrain)
     assert e.value.args[1] == 2
+
+
+def test_a_kernel_leaves_no_socket_behind(monkeypatch, tmp_path):
+    "Its sockets lie in a folder of its own, so two stages at once cannot meet, and the folder goes with the stage."
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = set(root().iterdir())
+    stage.run_stage("nbs/figures/tbl_model_sizes.ipynb", tmp_path/"out.ipynb", {}, log=False)
+    assert not list(tmp_path.glob("k-*")) and set(root().iterdir()) == before

@@ -75,13 +75,16 @@ def bpb(
     sizes: Sequence[int]|np.ndarray, # (D,) its UTF-8 bytes
     resamples: int = 2000, # Bootstrap draws
     seed: int = 0, # Of the bootstrap
+    groups: Sequence[str]|None = None, # (D,) documents of one name are parts of one text and are drawn together
     **floors: float, # Such as `trigram=2.1`
 ) -> dict[str, Any]: # A metric, ready for `save_metrics`
     "Bits per byte over documents, with a 95 % bootstrap interval; an empty document raises `BadInput`."
     b = np.asarray(sizes, dtype=float)
     if not len(b) or b.min() < 1: raise BadInput("bits per byte of no bytes; leave empty documents out, and check that the split has documents")
     bits = np.asarray(nats, dtype=float) / math.log(2)
-    return measured(float(bits.sum() / b.sum()), "bits per byte", n=len(b), interval=bootstrap(bits, b, resamples, seed), **floors)
+    where = np.arange(len(b)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    interval = bootstrap(np.bincount(where, bits), np.bincount(where, b), resamples, seed)
+    return measured(float(bits.sum() / b.sum()), "bits per byte", n=len(b), interval=interval, **floors)
 
 # %% ../../nbs/60_frenchbench.metrics.ipynb #compare
 def compare(
