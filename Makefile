@@ -1,7 +1,7 @@
 # Two commands matter: `make repro` and `make test`. Each first installs the locked environment if it is missing.
 RUN = sh tools/env.sh
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test retrain lab docs bench tutorial export check lock
+.PHONY: help setup repro test retrain full lab docs bench tutorial export check lock
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -13,6 +13,8 @@ test:             ## every test and every notebook, offline once installed
 	@$(RUN) python -m pytest -q --cov --cov-report=term --cov-fail-under=90 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report
 	@$(RUN) python tools/repro.py --retrain
+full:             ## the larger corpus, with Debian's text (needs apt): fetch, build, data card
+	@$(RUN) sh -c 'croissant fetch --tier full && dvc repro full/dvc.yaml'
 tutorial:         ## a student's first model: tokenizer, tiny Llama, first sentences
 	@$(RUN) python -m croissant.stage nbs/tutorials/01_bonjour.ipynb reports/nb/01_bonjour.ipynb -p steps 600
 lab:              ## JupyterLab on the notebooks
@@ -20,10 +22,11 @@ lab:              ## JupyterLab on the notebooks
 docs:             ## the documentation site, in _docs/
 	@$(RUN) python tools/site.py build
 bench:            ## speed against peers, side by side
-	@$(RUN) python benchmarks/run.py
+	@$(RUN) sh -c 'python -m pip install -q --no-deps --require-hashes -r requirements-bench.lock && for f in benchmarks/*.py; do python $$f || exit 1; done'
 export:           ## notebooks -> package, README and list of stages (after editing nbs/ or dvc.yaml)
 	@$(RUN) sh -c 'nbdev_export && python tools/site.py readme'
 check:            ## is everything generated up to date? style and types
 	@$(RUN) sh -c 'python tools/nb.py check nbs && ruff check croissant tools tests benchmarks && mypy && python tools/site.py readme --check'
 lock:             ## requirements.in -> requirements.lock (needs uv, and a CPU wheel of torch in $$PIP_FIND_LINKS)
 	uv pip compile -q --find-links "$$PIP_FIND_LINKS" --python-version 3.11 --generate-hashes --no-emit-package torch --no-header requirements.in -o requirements.lock
+	uv pip compile -q --find-links "$$PIP_FIND_LINKS" --python-version 3.11 --generate-hashes --no-emit-package torch --no-header -c requirements.lock requirements-bench.in -o requirements-bench.lock

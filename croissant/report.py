@@ -43,9 +43,11 @@ def _resolve(key: str) -> Any:
     "The value behind a reference such as `fact:train.steps`, `corpus:fr` or `bits_per_byte/fr.floors.trigram`."
     if key.startswith("fact:"): return fact(key.removeprefix("fact:"))
     if key.startswith("corpus:"): return corpus_words(key.removeprefix("corpus:"))
-    name, *fields = key.split(".")
-    found: Any = metric(name)
-    for f in fields or ["value"]:
+    words = key.split(".")
+    known = load_json(f"reports/metrics/{words[0].partition('/')[0]}.json")["metrics"]
+    n = next((n for n in range(len(words), 0, -1) if ".".join(words[:n]).partition("/")[2] in known), 1)   # a metric's own name may have dots: bytes.fr
+    found: Any = metric(".".join(words[:n]))
+    for f in words[n:] or ["value"]:
         if not isinstance(found, dict) or f not in found: raise BadInput(f"reference {key!r}: no field {f!r}; the metric holds {', '.join(found)}")
         found = found[f]
     return found
@@ -53,13 +55,14 @@ def _resolve(key: str) -> Any:
 def render(
     text: str, # Prose with references in double braces
 ) -> str: # The same with numbers
-    "Replace every reference by the tracked number it names; one that leads nowhere raises `BadInput`."
+    "Replace every reference by the tracked number it names, `|.1fM` in millions; one that leads nowhere raises `BadInput`."
     def number(m: re.Match) -> str:
         key, spread, spec = m[1].strip(), m[2], m[3] or ""
-        value = format(_resolve(key), spec)
+        shown = lambda x: format(x / 1e6, spec[:-1]) if spec.endswith("M") else format(x, spec)
+        value = shown(_resolve(key))
         if not spread: return value
         lo, hi = _resolve(f"{key}.interval")
-        return f"{value} [{format(lo, spec)}, {format(hi, spec)}]"
+        return f"{value} [{shown(lo)}, {shown(hi)}]"
     return _REFERENCE.sub(number, text)
 
 # %% ../nbs/90_report.ipynb #provenance
@@ -169,6 +172,18 @@ only its authors give validated scores. Several sums, never one: {{fmti/disclose
 computation, {{fmti/structural|.0f}} by structure and {{fmti/asserted|.0f}} by a signed word. The paper prints
 {{fact:fmti.claimed|.0f}}; its own sub-domain table adds up to {{fmti/paper_recount|.0f}}.</p>"""
 
+# %% ../nbs/90_report.ipynb #corpus-prose
+_CORPUS = { # Table -> what stands above it
+    "corpus": """<p>The corpus by source. Its data card (<code>reports/data_card.md</code>) says who wrote the texts, under which licence, why they were chosen and what they lack;
+<code>reports/croissant.json</code> describes the same for programs, and <code>reports/training_content_summary.md</code> in the form that European law asks for.
+Monolingual text: {{corpus/bytes.fr|.1fM}} MB French, {{corpus/bytes.en|.1fM}} MB English, {{corpus/bytes.code|.1fM}} MB code; {{corpus/pairs|,.0f}} pairs of texts are counted apart.</p>""",
+    "corpus_dropped": """<p>What did not come in, by source and reason: {{corpus/dropped.documents|,.0f}} documents, and paragraphs from documents that stayed;
+{{corpus/masked|,.0f}} pieces of personal data were masked.</p>""",
+    "corpus_overlap": """<p>Held-out text that is in training all the same: for each source the share of the held-out runs of words that occurs somewhere in training,
+before paragraphs that quote it were removed and after.</p>""",
+    "corpus_benchmarks": """<p>Benchmark items whose words are in training: {{corpus/benchmarks.contaminated_before|,.0f}} of {{corpus/benchmarks.contaminated_before.n|,.0f}} before their removal,
+{{corpus/benchmarks.contaminated_after|,.0f}} after (an item that runs over two paragraphs is found and stays). Items of few words are not searched: they are found everywhere.</p>"""}
+
 # %% ../nbs/90_report.ipynb #page
 def _files(folder: str, pattern: str) -> list[str]:
     return [p.stem for p in sorted((root()/folder).glob(pattern))]
@@ -177,7 +192,7 @@ def report_html() -> str: # The whole page
     "The report as one HTML page, from tracked files only; a missing one raises `BadInput`."
     claims, fmti = load_table("reports/tables/claims_checked.csv"), load_table("reports/tables/fmti.csv")
     figures = _files("reports/figures", "*.json")
-    tables = {n: load_table(f"reports/tables/{n}.csv") for n in ("minimal_pairs", "corpus", "corpus_overlap", "samples") if (root()/f"reports/tables/{n}.csv").is_file()}
+    tables = {n: load_table(f"reports/tables/{n}.csv") for n in ("minimal_pairs", "corpus", "corpus_dropped", "corpus_overlap", "corpus_benchmarks", "samples") if (root()/f"reports/tables/{n}.csv").is_file()}
     part = lambda title, body: f'<section><h2 id="{re.sub("[^a-z]+", "-", title.lower())}">{title}</h2>{body}</section>'
     sections = {
         "Read this first: limits": render(_LIMITS),
@@ -188,7 +203,7 @@ def report_html() -> str: # The whole page
             "<details><summary>Every claim</summary>" + html_table(claims) + "</details>",
         "Transparency indicators": render(_FMTI) + "<details open><summary>What is not met</summary>" + html_table([f for f in fmti if f["status"] == "not-met"], {"number": "no.", "name": "indicator", "reason": "why"}) +
             "</details><details><summary>Every indicator</summary>" + html_table(fmti) + "</details>",
-        "Corpus": html_table(tables.get("corpus", [])) + (html_table(tables["corpus_overlap"]) if "corpus_overlap" in tables else ""),
+        "Corpus": "".join(f"{render(words)}{html_table(tables[n])}" for n, words in _CORPUS.items() if n in tables),
         "Provenance: figure, stage, inputs, hashes": html_table(provenance_rows()),
     }
     nav = " ".join(f'<a href="#{re.sub("[^a-z]+", "-", t.lower())}">{t.split(":")[0]}</a>' for t in sections)

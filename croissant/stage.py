@@ -6,7 +6,7 @@
 __all__ = ['scrub', 'check_params', 'run_stage', 'parse_args', 'main']
 
 # %% ../nbs/02_stage.ipynb #imports
-import argparse, json, os, signal, sys, tempfile, threading
+import argparse, json, logging, os, signal, sys, tempfile, threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +51,7 @@ class _Stop:
 
     def __call__(self, signum, frame):
         self.asked += 1
+        logging.getLogger("tornado.general").setLevel(logging.CRITICAL)   # a kernel that goes down cuts its sockets off in mid-sentence
         if self.asked > 1: self._send(signal.SIGKILL); raise KeyboardInterrupt("killed; what the running cell had not saved is lost")
         print("\nstopping: waiting for the running cell to save its state; Ctrl-C again kills it", file=sys.stderr, flush=True)
         if self.running: self._send(signal.SIGINT)
@@ -92,6 +93,7 @@ def run_stage(
     failed = (top/out).with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONHASHSEED", "0")         # sets print in one order
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))   # bars are text here, and that is meant
     if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "10000")   # threads wait awake for a moment only: see reports/LOG.md
     with _stopping() as stop, tempfile.TemporaryDirectory(prefix="k-") as sockets:
         class Kernel(AsyncKernelManager):   # its sockets are files in a folder of its own, no ports that others could reach

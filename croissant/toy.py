@@ -40,7 +40,8 @@ def _record(language: str, content: dict[str, str]) -> dict[str, str]:
     "A corpus record around `content`, identified by the SHA-256 of what it says."
     category = {"fr": "literature", "en": "literature"}.get(language, language)
     digest = hashlib.sha256("\t".join(content.values()).encode()).hexdigest()
-    return {"id": digest, **content, "language": language, "category": category, "source": "toy", "package": "croissant-lab@0", "licence": "Apache-2.0"}
+    direction = {"direction": "fr>en" if int(digest[-1], 16) % 2 else "en>fr"} if language == "parallel" else {}
+    return {"id": digest, **content, **direction, "language": language, "category": category, "source": "toy", "package": "croissant-lab@0", "licence": "Apache-2.0"}
 
 @lru_cache
 def _documents(n: int, seed: int) -> tuple[dict[str, str], ...]:

@@ -43,7 +43,7 @@ class TrainConfig:
     beta2: float = .95 # AdamW's memory of its square
     grad_clip: float = 1. # Longest gradient; 0 never clips
     dtype: str = "float32" # Of the working weights: `float32` or `bfloat16`
-    mixture: str = "paper" # Shares of the languages, see `13_mixture`; `natural`: every token as often as any other
+    mixture: str = "paper" # Shares of the languages, see `18_mixture`; `natural`: every token as often as any other
     eval_interval: int = 0 # Steps between evaluations; 0 only before and after
     eval_tokens: int = 20_000 # Validation tokens per part, at most
     publish: bool = False # Keep model folders `steps/step-N`?
@@ -74,16 +74,16 @@ def validation_stream(
     tokens: np.ndarray, # (N,) documents, each between its marks
     bos: int, # Id of the mark that begins a document
     limit: int, # Most tokens to keep
-) -> np.ndarray: # Whole documents in their order; the beginning of the first one if none fits
+) -> np.ndarray: # Documents in their order; of the last one drawn only what fits
     "Documents within a limit, spread evenly over the file; an empty stream raises `BadInput`."
     if len(tokens) < 2: raise BadInput(f"validation shard with {len(tokens)} tokens: nothing to evaluate on; give the corpus more documents")
     if len(tokens) <= limit: return np.asarray(tokens)
     starts = np.flatnonzero(np.asarray(tokens) == bos)
     ends = np.append(starts[1:], len(tokens))
-    kept, room = [], limit
-    for d in np.argsort(np.arange(len(starts)) * _GOLDEN % 1, kind="stable"):   # a low-discrepancy order: any beginning of it covers the file
-        if ends[d] - starts[d] <= room: kept.append(d); room -= ends[d] - starts[d]
-    return np.concatenate([tokens[starts[d]:ends[d]] for d in sorted(kept)]) if kept else np.asarray(tokens[:limit])
+    order = np.argsort(np.arange(len(starts)) * _GOLDEN % 1, kind="stable")   # a low-discrepancy order: any beginning of it covers the file
+    room = limit - np.concatenate([[0], np.cumsum((ends - starts)[order])[:-1]])   # before each; passing over long documents would favour short ones
+    kept = sorted((int(starts[d]), int(min(ends[d], starts[d] + r))) for d, r in zip(order, room) if r > 0)
+    return np.concatenate([tokens[start:stop] for start, stop in kept])
 
 _GOLDEN = (5 ** .5 - 1) / 2
 
@@ -112,9 +112,9 @@ def evaluate_bpb(
     tokenizer: Tokenizer, # The one that cut the shards
     seq_len: int, # T, as in training
     batch_size: int = 8, # Windows at a time
-    max_tokens: int = 20_000, # Per part; whole documents within it
+    max_tokens: int = 20_000, # Per part
 ) -> dict[str, dict[str, float]]: # Part -> `bpb`, `loss`, `tokens`, `bytes`
-    "Bits per byte of every part of the shards, over whole documents."
+    "Bits per byte of every part of the shards, over documents spread evenly."
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
     return {part: stream_bits(model, validation_stream(shards.tokens(part), tokenizer.bos_id, max_tokens), lengths, tokenizer.bos_id, seq_len, batch_size)
             for part in shards.parts if shards.num_tokens(part)}
@@ -224,7 +224,7 @@ def asked_to_stop() -> Iterator[threading.Event]: # Set once Ctrl-C was pressed
 
 # %% ../nbs/33_trainer.ipynb #start
 def mixture_shares(
-    name: str, # Of `13_mixture`, or `natural`
+    name: str, # Of `18_mixture`, or `natural`
     shards: Shards, # Their sizes are the natural shares
 ) -> dict[str, float]: # Part -> weight
     "The weights of a mixture; an unknown name raises `BadInput`."
@@ -252,7 +252,7 @@ def _after_step(run: _Run) -> None:
     c, last = run.config, run.step == run.config.max_steps
     if run.step == 0 or last or (c.eval_interval and run.step % c.eval_interval == 0): _evaluate(run)
     if c.publish and is_due(run.step, c.checkpoint_interval):
-        save_model(run.model, run.tokenizer, run.out/"steps"/f"step-{run.step}", dtype=torch.bfloat16, step=run.step, tokens_seen=run.tokens)
+        save_model(run.model, run.tokenizer, run.out/"steps"/f"step-{run.step}", dtype=torch.bfloat16, step=run.step, tokens_seen=run.tokens, run=run.identity)
     if run.step and (last or run.step % c.state_interval == 0): _save(run)
 
 # %% ../nbs/33_trainer.ipynb #loop
@@ -293,7 +293,7 @@ def _finish(run: _Run, finished: bool, keep_state: bool) -> dict[str, Any]:
     record = {"finished": finished, "step": run.step, "tokens_seen": run.tokens, "parameters": count_parameters(run.model.config), "identity": run.identity, "shares": run.shares,
               "train_loss": sum(tail)/len(tail), "first": run.evaluations[0], "last": run.evaluations[-1]}
     if finished:
-        save_model(run.model, run.tokenizer, run.out/"checkpoint", dtype=torch.bfloat16, step=run.step, tokens_seen=run.tokens)
+        save_model(run.model, run.tokenizer, run.out/"checkpoint", dtype=torch.bfloat16, step=run.step, tokens_seen=run.tokens, run=run.identity)
         save_table(map(_row, run.losses), run.out/"training_curve.csv", digits=10)
         save_table(map(_row, run.evaluations), run.out/"validation_curve.csv")
         save_json(record, run.out/"record.json", digits=10)

@@ -49,16 +49,16 @@ def check_models() -> list[dict[str, str]]: # One row a released checkpoint
 
 # %% ../nbs/85_verify.ipynb #records
 def _differing(record: dict[str, Any], digest: Callable[[str], str]) -> tuple[list[str], list[str]]: # Changed paths, and inputs that are not here
-    "What a record names otherwise than it is on disk. A metric names its stage and its code, a figure only its inputs."
+    "What a record names otherwise than it is on disk: its stage, the code that the stage reaches, its inputs."
     inputs, code, stage = record.get("inputs", {}), record.get("code", {}), record.get("stage", "")
     here = {p: bool(p) and (root()/p).exists() for p in [stage, *inputs, *code]}
-    reached = [stage, *modules_reached(stage)] if stage and here[stage] else [stage] * ("caption" not in record)
-    changed = [p for p, want in inputs.items() if (digest(p) != want if here[p] else p.split("/")[0] not in ("artifacts", "data"))]
+    reached = [stage, *modules_reached(stage)] if stage and here[stage] else [stage]
+    changed = [p for p, want in inputs.items() if (digest(p) != want if here[p] else p.split("/")[0] not in ("artifacts", "data", "full"))]
     changed += [p or "a stage that is not named" for p in sorted({*reached, *code}) if not here.get(p) or p not in reached or digest(p)[:16] != code.get(p)]
     return changed, [p for p in inputs if not here[p] and p not in changed]
 
 def check_records(
-    folders: Sequence[Path|str] = ("reports/metrics", "reports/figures"), # Relative to the repository root
+    folders: Sequence[Path|str] = ("reports/metrics", "reports/figures", "reports/full/metrics"), # Relative to the repository root
 ) -> list[dict[str, str]]: # One row a record
     "Was every number measured by the code, and every number and figure made from the inputs, that are on disk now?"
     digest = lru_cache(maxsize=None)(lambda p: sha256(root()/p))   # an input of many records is read once

@@ -1,19 +1,22 @@
-"""Records, filters, splits and files of the corpus, on texts small enough to check by eye."""
+"""Records, words, splits and files of the corpus, on texts small enough to check by eye."""
 import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+import yaml
+from hypothesis import example, given, settings, strategies as st
 
-from croissant.corpus import (LANGUAGES, SPLITS, ShingleSet, clean, content, corpus_table, deduplicate, drop_held_out, drop_repeats, dropped_table, fingerprint, make_record,
-                              read_documents, record_shingles, remove_held_out, shingles, split_of, split_words, word_hashes, write_corpus)
+from croissant import corpus
+from croissant.corpus import (FIELDS, LANGUAGES, SPLITS, batches, clean, content, corpus_table, make_record, read_documents, runs_inside, shingles, split_of,
+                              split_words, with_text, word_hashes, words_of_all, write_corpus)
 from croissant.params import BadInput
 from croissant.provenance import check_manifest, sha256
 from croissant.toy import toy_documents
@@ -35,14 +38,50 @@ def test_clean_is_idempotent_and_one_line_a_line(text):
 def test_typography_survives(text): assert clean(text) == text
 
 
-def test_clean_removes_what_cannot_be_seen(): assert clean("co\u00adop\u200béra\u0000tion\ufeff") == "coopération"
+def test_clean_removes_what_cannot_be_seen(): assert clean("co\u00adop\u200béra\u0000tion\ufeff\ud83d") == "coopération"
+
+
+def plainly_cleaned(text):
+    "What `clean` does, without its short cuts."
+    for c in [*range(0x09), *range(0x0e, 0x20), 0x7f, 0xad, 0x200b, 0xfeff, *range(0xd800, 0xe000)]:
+        if c != 0x0d: text = text.replace(chr(c), "")
+    text = unicodedata.normalize("NFC", re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", text))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(re.sub(r"[ \t\f\v]+", " ", line).strip() for line in text.split("\n"))).strip("\n")
+
+
+odd = st.text(alphabet=st.one_of(st.characters(), st.sampled_from(list(" \t\n\r\x0b\x0c\x85\u2028\u0301\ufeffeé\u202f«"))), max_size=60)
+
+
+@settings(max_examples=400)
+@given(odd)
+@example("a\ud800\u0301b")
+def test_clean_does_what_the_plain_rules_say(text): assert clean(text) == plainly_cleaned(text)
 
 
 def test_ids_follow_from_content_alone():
     a, b = record("Un texte."), make_record("Un  texte.", "fr", "literature", "other", "q@2", "GPL")
     assert a["id"] == b["id"] == hashlib.sha256(b"Un texte.").hexdigest()
     pair = record(("Bonjour", "Hello"), "parallel")
-    assert content(pair) == "Bonjour\tHello" and list(pair)[:3] == ["id", "fr", "en"]
+    assert content(pair) == "Bonjour\tHello" and list(pair)[:4] == ["id", "fr", "en", "direction"]
+    assert tuple(k for k in FIELDS if k in pair) == tuple(pair)
+
+
+def test_the_direction_of_a_pair_follows_from_its_id():
+    pairs = [record((f"Oui {i}", f"Yes {i}"), "parallel") for i in range(400)]
+    assert all(p["direction"] == ("en>fr" if p["id"][-1] in "02468ace" else "fr>en") for p in pairs) and 150 < sum(p["direction"] == "fr>en" for p in pairs) < 250
+    assert "direction" not in record("Un texte.")
+
+
+def test_another_text_makes_another_record_of_the_same_origin():
+    old, pair = make_record("Un texte.", "fr", "legal", "kali", "p@1", "MIT", "kali/1"), record(("Bonjour", "Hello"), "parallel")
+    assert with_text(old, "Un autre.") == make_record("Un autre.", "fr", "legal", "kali", "p@1", "MIT", "kali/1") and old["text"] == "Un texte." and old["group"] == "kali/1"
+    assert with_text(old, old["text"]) == old and with_text(pair, ("Salut", "Hello")) == record(("Salut", "Hello"), "parallel")
+    with pytest.raises(BadInput, match="a parallel record needs two texts"): with_text(pair, "Salut")
+
+
+def test_half_a_surrogate_pair_cannot_be_written():
+    with pytest.raises(BadInput, match="toy: character 5 is half of a surrogate pair; decode the file as UTF-8"): record("x = '\udc80'", "code", "code")
+    assert record("Un \udc80texte.") == record("Un texte.")
 
 
 @pytest.mark.parametrize("text, language", [("x", "de"), ("x", "parallel"), (("x", "y"), "fr")])
@@ -51,34 +90,6 @@ def test_records_of_the_wrong_shape(text, language):
 
 
 def test_code_keeps_its_indentation(): assert record("def f():\n    return  1\n", "code", "code")["text"] == "def f():\n    return  1\n"
-
-
-def test_fingerprints():
-    assert fingerprint("L'été !") == fingerprint("l’ÉTÉ") != fingerprint("l'ete")
-    assert fingerprint("!!!") != fingerprint("???")
-
-
-def test_short_and_repeated_documents_are_dropped_and_counted():
-    lost = Counter()
-    kept = list(deduplicate([record(LONG, category="literature"), record(LONG.upper(), category="literature", source="b"), record("Court."), record(("Oui.", "Yes."), "parallel")], dropped=lost))
-    assert [r["language"] for r in kept] == ["fr", "parallel"]
-    assert lost["b", "document seen before"] == 1 and lost["toy", "too short"] == 1 and lost["toy", "too short", "bytes"] == 6
-    assert [r["reason"] for r in dropped_table(lost)] == ["document seen before", "too short"] and dropped_table(Counter())[0]["count"] == 0
-
-
-def test_paragraphs_repeat_across_official_documents_only():
-    first, second = f"Accord A\n\nArticle 1\n{LONG}", f"Accord B\n\nArticle 2\n{LONG}\n\nArticle 3\n{LONG[::-1]}"
-    lost = Counter()
-    kept = list(deduplicate([record(first), record(second)], dropped=lost))
-    assert kept[1]["text"] == f"Accord B\n\nArticle 3\n{LONG[::-1]}" and lost["toy", "repeated paragraphs"] == 1
-    assert kept[1]["id"] == hashlib.sha256(kept[1]["text"].encode()).hexdigest()
-    assert len(kept) == 2 and [r["text"] for r in deduplicate([record(first, category="literature"), record(second, category="literature")])] == [first, second]
-
-
-def test_a_document_that_would_keep_only_its_title_goes():
-    seen = set()
-    drop_repeats(f"A\n{LONG}", seen)
-    assert drop_repeats(f"B\n{LONG}", seen) == ("", 1) and drop_repeats("Titre seul", seen) == ("Titre seul", 0)
 
 
 def test_splits_are_stable_and_have_the_asked_size():
@@ -90,13 +101,32 @@ def test_splits_are_stable_and_have_the_asked_size():
     with pytest.raises(BadInput, match="not hexadecimal"): split_of("kali/1")
 
 
-def test_a_group_stays_on_one_side(tmp_path):
-    records = [record(f"{LONG} {i}") | {"group": f"g{i % 40}"} for i in range(400)]
+def test_a_group_stays_on_one_side_and_is_written(tmp_path):
+    records = [make_record(f"{LONG} {i}", "fr", "legal", "toy", "p@1", "MIT", f"g{i % 40}") for i in range(400)]
     write_corpus(records, tmp_path/"c", 10, 10)
-    group = {r["id"]: r["group"] for r in records}
-    sides = {s: {group[r["id"]] for r in read_documents(tmp_path/"c", s)} for s in SPLITS}
+    sides = {s: {r["group"] for r in read_documents(tmp_path/"c", s)} for s in SPLITS}
     assert not sides["train"] & sides["test"] and not sides["train"] & sides["validation"] and sides["test"]
-    assert all("group" not in r for r in read_documents(tmp_path/"c"))
+    assert {r["id"]: r for s in SPLITS for r in read_documents(tmp_path/"c", s)} == {r["id"]: r for r in records}
+    assert all(split_of(hashlib.sha256(r["group"].encode()).hexdigest(), 10, 10) == "test" for r in read_documents(tmp_path/"c", "test"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(odd, odd, st.sampled_from(LANGUAGES), odd.filter(lambda t: clean(t) == t)), min_size=1, max_size=8))
+def test_what_is_written_is_read(tmp_path_factory, drawn):
+    folder = tmp_path_factory.mktemp("round")/"c"
+    records = [make_record((a, b) if language == "parallel" else clean(a) if language == "code" else a, language, "legal", "toy", "p@1", "MIT", group) for a, b, language, group in drawn]
+    write_corpus((dict(r) for r in records), folder, 0, 0)
+    for language in {r["language"] for r in records}:
+        assert list(read_documents(folder, "train", language)) == [r for r in records if r["language"] == language]
+
+
+def test_a_corpus_is_written_as_it_comes(tmp_path):
+    alive = Counter()
+    class Record(dict):
+        def __init__(self, r): super().__init__(r); alive["now"] += 1; alive["most"] = max(alive["most"], alive["now"])
+        def __del__(self): alive["now"] -= 1
+    write_corpus((Record(record(f"{LONG} {i}")) for i in range(500)), tmp_path/"c", 10, 10)
+    assert alive["most"] <= 3 and alive["now"] == 0
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
@@ -179,6 +209,14 @@ def test_refusals(tmp_path):
     with pytest.raises(BadInput, match="no documents"): corpus_table(tmp_path/"c")
 
 
+def test_remedies_name_a_stage_that_exists(tmp_path):
+    (tmp_path/"c").mkdir()
+    stages = yaml.safe_load((Path(__file__).parents[1]/"dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for refused in (lambda: list(read_documents(tmp_path/"c")), lambda: corpus_table(tmp_path/"c")):
+        with pytest.raises(BadInput, match="dvc repro") as e: refused()
+        assert set(re.findall(r"dvc repro (\w+)", str(e.value))) <= set(stages)
+
+
 @pytest.mark.parametrize("damage, message", [
     (b'{"id": "1", "text": "th\xe9"}\n', "line 1: not UTF-8"), (b'{"id": "1", "tex', "line 1: not valid JSON"), (b'{"id": "1"}\n', "no text field text"), (b"[1]\n", "no text field id"),
     (b'{"id": "1", "text": 3}\n', "no text field text"), (b"", "an empty file")])
@@ -207,12 +245,6 @@ def runs(text, k):
     "Shingles as tuples of words, by a regular expression: what the hashes stand for."
     words = re.findall(r"[^\W_]+", text.casefold())
     return [tuple(words[i:i + k]) for i in range(len(words) - k + 1)]
-
-
-def record_runs(r, k): return runs(r["text"], k) if "text" in r else runs(r["fr"], k) + runs(r["en"], k)
-
-
-def shingle_set(*texts, k=13): return ShingleSet(np.concatenate([shingles(word_hashes(t), k) for t in texts]))
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from(list("aàéœß _'’-\n\u202f0²Ⅷ"))))
@@ -245,125 +277,30 @@ def test_names_of_words_are_the_same_in_every_process():
     assert said == {f"{shingles(word_hashes('l ete été à midi œuf')[[0, 2, 3, 4, 5]], 3).tolist()}\n"}
 
 
-def test_a_set_finds_what_is_in_it_and_nothing_else():
-    rng = np.random.default_rng(0)
-    inside, outside = rng.integers(0, 2**64, (2, 5000), dtype=np.uint64)
-    close = inside ^ np.uint64(1)                                            # the same mark, another shingle
-    s = ShingleSet(np.concatenate([inside, inside]))
-    assert (s.hashes[s.find(inside)] == inside).all() and (s.find(np.concatenate([outside, close])) == -1).all() and len(s.find(inside[:0])) == 0
-    assert (ShingleSet(inside[:0]).find(inside) == -1).all() and s.find(np.array([2**64 - 1], dtype=np.uint64)).tolist() == [-1]
+@given(st.lists(st.text(alphabet=st.sampled_from(list("aé ’œ\nß0")), max_size=30), max_size=8), st.integers(1, 6))
+def test_many_texts_at_once_are_the_same_as_one_by_one(texts, k):
+    starts, names, begin = words_of_all(texts)
+    single = [split_words(t) for t in texts]
+    assert begin.tolist() == [0, *np.cumsum([len(n) for _, n in single], dtype=int).tolist()] and len(names) == begin[-1]
+    for (where, words), a, b in zip(single, begin, begin[1:]): assert starts[a:b].tolist() == where.tolist() and names[a:b].tolist() == words.tolist()
+    assert shingles(names, k)[runs_inside(begin, k)].tolist() == [s for _, words in single for s in shingles(words, k).tolist()]
 
 
-OTHER = "La prime d'ancienneté est versée chaque mois, en même temps que le salaire, dès la troisième année."
+@pytest.mark.parametrize("stretch", [1, 7, 100])
+def test_a_long_text_has_the_same_words_when_it_is_read_in_stretches(monkeypatch, stretch):
+    text = "Où l’été s'achève, œuvre et anticonstitutionnellement se taisent. " * 9
+    whole = word_hashes(text)
+    monkeypatch.setattr(corpus, "_STRETCH", stretch)
+    assert (word_hashes(text) == whole).all()
 
 
-@pytest.mark.parametrize("text, left, n", [
-    (f"A\n\nArticle 1\n{LONG}\n\nArticle 2\n{OTHER}", f"A\n\nArticle 2\n{OTHER}", 1),           # the block's heading goes too
-    (f"A\n\n{OTHER}\n{LONG.upper()} !\nFin.", f"A\n\n{OTHER}\nFin.", 1),                        # its neighbours stay
-    (f"{LONG}\n\n{OTHER}", OTHER, 1), (f"A\n\nArticle 1\n{LONG}", "", 1), (LONG, "", 1), (f"A\n{OTHER}", f"A\n{OTHER}", 0), ("", "", 0), ("Court.", "Court.", 0),
-    (f"A\n\n{LONG} {OTHER}", f"A\n\n{LONG} {OTHER}", 0), (f"A\n\n{OTHER}\n{LONG} Ceci est à part.", f"A\n\n{OTHER}", 1)])   # less and more than half
-def test_paragraphs_of_held_out_documents_go(text, left, n):
-    assert drop_held_out(text, shingle_set(f"Titre\n\n{LONG}")) == (left, n)
+def test_shingles_are_the_polynomials_of_the_text():
+    words = word_hashes("Un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze")
+    for k in range(1, 17):
+        by_hand = [sum(int(w) * pow(int(corpus._BASE), k - 1 - j, 2**64) for j, w in enumerate(words[i:i + k])) % 2**64 for i in range(len(words) - k + 1)]
+        assert shingles(words, k).tolist() == by_hand
 
 
-def test_half_of_the_shingles_is_the_border():
-    words = [f"mot{i}" for i in range(33)]                                   # 33 words: 21 shingles of 13
-    line = " ".join(words)
-    for n, gone in ((22, 0), (23, 1)):                                       # 10 and 11 of them held out
-        assert drop_held_out(f"A\n\n{line}\n{OTHER}", shingle_set(" ".join(words[:n])))[1] == gone
-    assert drop_held_out(f"A\n\n{line}\n{OTHER}", shingle_set(" ".join(words[:22])), share=10 / 21)[1] == 1
-
-
-def in_split(make, split, percent=10):
-    "The first record that falls into a split."
-    return next(r for i in range(1000) if split_of((r := make(i))["id"], percent, percent) == split)
-
-
-def planted():
-    "A corpus in which training quotes validation and test, in text, code and pairs."
-    prose = lambda i: record(f"Accord {i}\n\n{LONG} Variante {i}.", category="literature")
-    code = lambda i: record(f"def f{i}(a, b):\n    c = a + b\n    d = c * a - b\n    return [a, b, c, d, a + d]\n", "code", "code")
-    pair = lambda i: record((f"{LONG} Verset {i}.", f"In the beginning of the {i} days the baker of our town had kneaded the dough by hand."), "parallel")
-    held = [in_split(prose, "test"), in_split(code, "validation"), in_split(pair, "test")]
-    quote, program, (fr, en) = held[0]["text"].split("\n\n")[1], held[1]["text"], (held[2]["fr"], held[2]["en"])
-    bearers = [in_split(lambda i: record(f"Rappel {i}\n\n{OTHER}\n{quote.upper()}", category="literature"), "train"), in_split(lambda i: record(f"{i}\n{quote}"), "train"),
-               in_split(lambda i: record(f"# {i}\n{program}", "code", "code"), "train"), in_split(lambda i: record((f"{i} {fr}", en), "parallel"), "train"),
-               in_split(lambda i: record("\n".join(f"{w} {i}" for w in re.findall(r"\w+ \w+ \w+ \w+", OTHER * 3))), "train")]
-    return held, bearers
-
-
-def test_planted_text_leaves_training_and_nothing_else_does(tmp_path):
-    held, bearers = planted()
-    toys, lost, rows = toy_documents(400), Counter(), []
-    write_corpus([*toys, *held, *bearers], tmp_path/"c", 10, 10, finish=lambda part: rows.extend(remove_held_out(part, dropped=lost)))
-    write_corpus([*toys, *held], tmp_path/"plain", 10, 10)
-    kept = {s: {content(r) for l in LANGUAGES for r in read_documents(tmp_path/"c", s, l)} for s in SPLITS}
-    plain = {s: {content(r) for l in LANGUAGES for r in read_documents(tmp_path/"plain", s, l)} for s in SPLITS}
-    title = bearers[0]["text"].partition("\n")[0]
-    assert kept["validation"] == plain["validation"] and kept["test"] == plain["test"]
-    assert kept["train"] - plain["train"] == {f"{title}\n\n{OTHER}", content(bearers[4])} and plain["train"] <= kept["train"]
-    assert {k: n for k, n in lost.items() if len(k) == 2} == {("toy", "paragraphs in held-out text"): 1, ("toy", "only held-out paragraphs"): 1, ("toy", "mostly held-out text"): 2}
-    assert all(r["id"] == hashlib.sha256(content(r).encode()).hexdigest() for l in LANGUAGES for r in read_documents(tmp_path/"c", "train", l))
-    units = {r["reason"]: r["unit"] for r in dropped_table(lost)}
-    assert units == {"paragraphs in held-out text": "paragraphs", "only held-out paragraphs": "documents", "mostly held-out text": "documents"}
-    manifest = check_manifest(tmp_path/"c")
-    assert manifest["documents"]["train/fr"] == sum(1 for _ in read_documents(tmp_path/"c")) and sum(manifest["documents"].values()) == sum(map(len, kept.values()))
-    before = sum(len((r["text"] if "text" in r else r["fr"] + r["en"]).encode()) + ("fr" in r) for r in [*toys, *held, *bearers])
-    after = sum(len(t.encode()) for s in SPLITS for t in kept[s])
-    assert before - after == sum(r["bytes"] for r in dropped_table(lost))
-
-
-@pytest.mark.parametrize("k, share", [(13, .5), (6, .5), (6, 1.)])
-def test_the_overlap_table_is_right_by_brute_force(tmp_path, k, share):
-    held, bearers = planted()
-    records, rows = [*toy_documents(400), *held, *bearers], []
-    write_corpus(records, tmp_path/"c", 10, 10, finish=lambda part: rows.extend(remove_held_out(part, k, share)))
-    out = [r for r in records if split_of(r["id"], 10, 10) != "train"]
-    train = {False: [r for r in records if split_of(r["id"], 10, 10) == "train"], True: [r for l in LANGUAGES for r in read_documents(tmp_path/"c", "train", l)]}
-    known = {after: {x for r in train[after] for x in record_runs(r, k)} for after in train}
-    for row in rows:
-        mine = [record_runs(r, k) for r in out if r["language"] == row["language"]]
-        assert row["source"] == "toy" and row["documents"] == len(mine) and row["shingles"] == sum(map(len, mine))
-        for after, name in ((False, "before"), (True, "after")):
-            hits = [sum(x in known[after] for x in xs) for xs in mine]
-            assert row[f"overlap_{name}"] == pytest.approx(sum(hits) / max(1, row["shingles"]), abs=1e-12)
-            assert row[f"documents_over_half_{name}"] == sum(2 * h > len(xs) for h, xs in zip(hits, mine))
-    assert [r["language"] for r in rows] == list(LANGUAGES) and sum(r["overlap_after"] for r in rows) < sum(r["overlap_before"] for r in rows)
-    assert all(record_shingles(r, k).shape == (len(record_runs(r, k)),) for r in out)
-
-
-def test_the_removal_gives_the_same_bytes_and_finds_nothing_more_to_do(tmp_path):
-    held, bearers = planted()
-    for name, records in (("a", [*toy_documents(400), *held, *bearers]), ("b", [*toy_documents(400), *held, *bearers])):
-        write_corpus(records, tmp_path/name, 10, 10, finish=remove_held_out)
-    assert sha256(tmp_path/"a") == sha256(tmp_path/"b")
-    again = Counter()
-    rows = remove_held_out(tmp_path/"b", dropped=again)
-    assert not again and sha256(tmp_path/"a") == sha256(tmp_path/"b") and all(r["overlap_before"] == r["overlap_after"] for r in rows)
-
-
-def test_a_shortened_document_that_has_become_a_copy_goes(tmp_path):
-    held, _ = planted()
-    quote, lost = held[0]["text"].split("\n\n")[1], Counter()
-    plain = in_split(lambda i: record(f"Rappel {i}\n\n{OTHER}"), "train")
-    longer = record(f"{plain['text']}\n{quote}")
-    assert split_of(longer["id"], 10, 10) == "train"
-    write_corpus([held[0], plain, longer], tmp_path/"c", 10, 10, finish=lambda part: remove_held_out(part, dropped=lost))
-    assert [r["text"] for r in read_documents(tmp_path/"c")] == [plain["text"]] and lost["toy", "document seen before"] == 1
-
-
-def test_what_is_too_short_to_be_judged_stays(tmp_path):
-    english = "And the Lord spoke to Moses, and said to him all that he had said before."
-    records = [record((french, english), "parallel") for french in ("L'Éternel parla à Moïse.", "L'Éternel dit à Moïse.")] + [record(f"Un mot{i} très court.") for i in range(5)] + [
-        record(f"{'#' * 80}{'!' * i}", "code", "code") for i in range(3)]
-    lost = Counter()
-    write_corpus(records, tmp_path/"c", 0, 0, finish=lambda part: remove_held_out(part, dropped=lost))
-    assert sum(1 for l in ("fr", "code", "parallel") for _ in read_documents(tmp_path/"c", "train", l)) == len(records) and not lost
-
-
-def test_removal_without_held_out_documents_and_with_bad_parameters(tmp_path):
-    rows, lost = [], Counter()
-    write_corpus(toy_documents(60), tmp_path/"c", 0, 0, finish=lambda part: rows.extend(remove_held_out(part, dropped=lost)))
-    assert not lost and [(r["documents"], r["overlap_after"]) for r in rows] == [(0, 0)]
-    for words, share in ((0, .5), (13, 0), (13, 1.1), (13, -1)):
-        with pytest.raises(BadInput, match="held_out_share"): remove_held_out(tmp_path/"c", words, share)
+def test_batches_hold_everything_once_and_no_more_than_they_need():
+    assert list(batches([])) == [] and list(batches(["aa"] * 5, most=4)) == [["aa", "aa"], ["aa", "aa"], ["aa"]]
+    assert list(batches(["a" * 9, "b"], most=4)) == [["a" * 9], ["b"]] and list(batches([3, 1, 1], lambda n: n, 3)) == [[3], [1, 1]]

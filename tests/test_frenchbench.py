@@ -283,9 +283,11 @@ def test_floors_on_the_toy_corpus():
 
 
 def test_the_stage_refuses_settings_of_another_run(tmp_path):
-    model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=20 * 8 * 64)
+    run = {"train.max_steps": 20, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint}
+    model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, run=run)
     given = ["nbs/stages/50_evaluate.ipynb", str(tmp_path/"nb.ipynb"), "-q", "-p", "checkpoint", str(model), "-p", "out_reports", str(tmp_path/"reports")]
-    assert stage.main([*given, "-p", "train_steps", "21"]) == 2 and not (tmp_path/"reports").exists()      # a run with its own settings: test_verify
+    for name, value in (("train_steps", "21"), ("train_seed", "7"), ("train_mixture", "equal")):
+        assert stage.main([*given, "-p", name, value]) == 2 and not (tmp_path/"reports").exists()      # a run with its own settings: test_verify
 
 
 def test_parts_of_one_text_are_drawn_together():

@@ -1,9 +1,9 @@
 """Mixtures: the paper's arithmetic, and refusals."""
 import pytest
 
-from croissant.mixture import epochs, mixtures, paper_shares, weights
+from croissant.mixture import by_part, epochs, mixtures, paper_shares, sampler_weights, weights
 from croissant.params import BadInput
-from croissant.provenance import load_table
+from croissant.provenance import fact, load_table
 
 
 def test_table_1_holds_together():
@@ -17,6 +17,22 @@ def test_table_1_holds_together():
 
 def test_shares():
     assert {p: round(100 * s, 1) for p, s in paper_shares().items()} == {"fr": 41.5, "en": 41.5, "code": 9.7, "parallel": 7.3}
+
+
+def test_eleven_sampler_weights_are_table_1():
+    "Tolerance: integer weights of about 10,000 in all, so two units, 0.02 percentage points; the parallel part needs most of it."
+    shares = sampler_weights()
+    assert len(shares) == 11 and sum(shares.values()) == pytest.approx(1)
+    for part, share in paper_shares().items(): assert by_part(shares)[part] == pytest.approx(share, abs=2e-4), part
+    assert abs(by_part(shares)["parallel"] - paper_shares()["parallel"]) > 1e-4      # more than rounding explains: a finding, not an accident of ours
+    tokens = {split: share * fact("train.steps") * fact("train.batch_tokens") / 1e9 for split, share in shares.items()}
+    assert round(tokens["french_303b_1"], 1) == 43.6 and round(tokens["english_660b_23"], 1) == 214.8 and round(tokens["aligned_36b"], 1) == 218.7
+    assert by_part(shares)["fr"] == pytest.approx(by_part(shares)["en"], abs=1e-15)
+
+
+def test_unknown_file_of_the_sampler():
+    assert by_part({"code_140b": .5}) == {"code": .5}
+    with pytest.raises(BadInput, match="no file breton_1"): by_part({"breton_1": 1., "code_140b": 1.})
 
 
 def test_every_mixture_sums_to_one_and_keeps_its_share_of_code():

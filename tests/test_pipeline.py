@@ -1,4 +1,4 @@
-"""dvc.yaml, params.yaml and the notebooks say the same thing."""
+"""dvc.yaml, full/dvc.yaml, params.yaml and the notebooks say the same thing."""
 import ast
 import json
 import re
@@ -13,6 +13,7 @@ from croissant.provenance import load_table, modules_reached
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC = yaml.safe_load((ROOT/"dvc.yaml").read_text(encoding="utf-8"))["stages"]
+DVC |= {f"full/{name}": s for name, s in yaml.safe_load((ROOT/"full/dvc.yaml").read_text(encoding="utf-8"))["stages"].items()}   # the larger corpus, beside the pipeline
 PARAMS = yaml.safe_load((ROOT/"params.yaml").read_text(encoding="utf-8"))
 SMOKE = yaml.safe_load((ROOT/"params.smoke.yaml").read_text(encoding="utf-8"))
 STAGES = sorted(DVC)
@@ -95,7 +96,7 @@ def test_report_depends_on_the_inputs_it_hashes():
 
 def test_list_of_stages_is_what_dvc_yaml_says():
     assert load_table(fmti.STAGES) == fmti.pipeline(), "run `make export`"
-    assert set(fmti.stages(ROOT)) == set(STAGES)
+    assert set(fmti.stages(ROOT)) == {n for n in STAGES if not n.startswith("full/")}
 
 
 @pytest.mark.parametrize("notebook", sorted({command(n)[0] for n in STAGES}))
@@ -111,7 +112,7 @@ def test_no_cell_shows_a_path(notebook):
 
 
 def test_no_executed_notebook_holds_a_path_or_an_address():
-    for path in (ROOT/"reports/nb").glob("*.ipynb"):
+    for path in [*(ROOT/"reports/nb").glob("*.ipynb"), *(ROOT/"reports/full/nb").glob("*.ipynb")]:
         if path.name.endswith(".failed.ipynb"): continue
         text = path.read_text(encoding="utf-8")
         assert str(ROOT) not in text and not re.search(r" at 0x[0-9a-f]{6,}", text), path.name
@@ -136,7 +137,7 @@ def test_inputs_and_outputs_on_the_command_line_are_declared(name):
 @pytest.mark.parametrize("name", STAGES)
 def test_executed_notebook_is_an_output(name):
     report = DVC[name]["cmd"].split()[4]
-    assert report.startswith("reports/nb/") and report in [o if isinstance(o, str) else next(iter(o)) for o in DVC[name]["outs"]]
+    assert report.startswith("reports/full/nb/" if name.startswith("full/") else "reports/nb/") and report in [o if isinstance(o, str) else next(iter(o)) for o in DVC[name]["outs"]]
 
 
 def test_smoke_parameters_have_the_same_keys():

@@ -1,6 +1,8 @@
-"""The tokenizer: three libraries agree, nothing is lost, nothing is forged, damage is named."""
-import json, random, unicodedata
+"""The tokenizer: four libraries agree, nothing is lost, nothing is forged, damage is named."""
+import json, multiprocessing, random, unicodedata
+from functools import cache
 
+import numpy as np
 import pytest
 import sentencepiece as spm
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -33,6 +35,63 @@ def test_three_libraries_agree_and_round_trip(folder):
         assert tok.decode(ids) == hf.decode(ids) == text
         assert b"".join(map(tok.token_bytes, ids)) == text.encode()
         assert not set(ids) & set(range(len(SPECIALS))), text
+
+
+@settings(max_examples=2500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(st.text(alphabet=st.characters(exclude_categories=["Cs"])), st.lists(st.sampled_from(ATOMS), max_size=30).map("".join)))
+def test_batches_are_encoded_as_sentencepiece_encodes(text):
+    "Three encoders, the same ids: gigatoken (batches), tokenizers (single texts), SentencePiece (the reference; it takes a real ▁ for a space)."
+    tok, sp = toy_tokenizer(), reference()
+    ids = tok.encode_batch([text])[0]
+    assert ids == tok.encode(text) and min(ids, default=99) >= len(SPECIALS)
+    if "▁" not in text: assert ids == sp.encode(text)
+    assert b"".join(map(tok.token_bytes, ids)) == text.encode()
+
+
+@cache
+def reference(): return spm.SentencePieceProcessor(model_proto=toy_tokenizer().proto)
+
+
+def test_a_batch_is_its_texts_in_any_company():
+    "Marks, spaces that are no spaces and empty texts among others; one thread or many; flat or in lists."
+    tok = toy_tokenizer()
+    texts = hostile(2000, seed=3) + ["a▁b", "▁", "", "▁▁", "<|im_end|>▁"]
+    random.Random(5).shuffle(texts)
+    wanted = [tok.encode(t) for t in texts]
+    assert tok.fast is not None and tok.encode_batch(texts) == wanted
+    ids, lengths = tok.encode_flat(texts)
+    assert ids.tolist() == [i for w in wanted for i in w] and lengths.tolist() == list(map(len, wanted)) and ids.dtype == np.uint32
+    assert tok.fast.encode_batch(texts[:50], parallel=False).to_list() == tok.fast.encode_batch(texts[:50], parallel=True).to_list()
+    assert tok.encode_batch([]) == [] and tok.encode_batch([""]) == [[]] and tok.encode_batch(["▁"]) == [tok.encode("▁")]
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, " " * 100_000, "\n" * 100_000, "1" * 50_000, "🥐" * 50_000, "\x00" * 50_000, "le chat " * 50_000, "</s>" * 20_000], ids=lambda t: ascii(t[:4]))
+def test_long_runs_are_encoded_alike(text):
+    assert toy_tokenizer().encode_batch([text])[0] == toy_tokenizer().encode(text) == reference().encode(text)
+
+
+def in_child(tok, texts, queue): queue.put(tok.encode_batch(texts))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_batches_in_another_process(start):
+    "A tokenizer that was used already goes to a worker, forked or fresh, and gives the same ids there."
+    tok, texts = toy_tokenizer(), hostile(50, seed=8)
+    wanted, context = tok.encode_batch(texts), multiprocessing.get_context(start)
+    queue = context.Queue()
+    child = context.Process(target=in_child, args=(tok, texts, queue)); child.start()
+    found = queue.get(timeout=60); child.join(60)
+    assert found == wanted and child.exitcode == 0
+
+
+@pytest.mark.parametrize("change", [{"normalizer": {"type": "NFKC"}}, {"pre_tokenizer": None}, {"pre_tokenizer": {"type": "Digits", "individual_digits": True}}])
+def test_another_recipe_is_left_to_its_own_library(change):
+    "The quick encoder serves only vocabularies that are cut as ours; every other keeps the ids of the library that it was written for."
+    other = Tokenizer(json.dumps(json.loads(toy_tokenizer().spec) | change))
+    texts = ["½ tasse 1984", "le chat\nest vert"]
+    assert other.fast is None and other.encode_batch(texts) == [other.encode(t) for t in texts]
+    theirs = paper_tokenizer(toy_texts("fr"), 500)
+    assert theirs.fast is None and theirs.encode_batch(texts) == [theirs.encode(t) for t in texts]
 
 
 def test_space_mark_survives_here_and_only_here(folder):

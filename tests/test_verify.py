@@ -9,8 +9,9 @@ from croissant import verify as V
 from croissant.checkpoint import save_model
 from croissant.corpus import write_corpus
 from croissant.model import toy_model
+from croissant.packing import Shards, toy_shards
 from croissant.params import BadInput, root
-from croissant.provenance import load_json, measured, save_json, save_metrics, sha256
+from croissant.provenance import load_json, measured, modules_reached, save_json, save_metrics, sha256
 from croissant.stage import run_stage
 from croissant.tokenizer import toy_tokenizer
 from croissant.toy import toy_documents
@@ -65,16 +66,21 @@ def test_forged_and_absent_inputs(record):
 
 
 def test_figures_are_records_too(tmp_path):
-    card = {"name": "fig", "caption": "Une figure.", "inputs": {"sources.csv": sha256(root()/"sources.csv")}}
+    stage = "nbs/figures/fig_loss.ipynb"
+    card = {"name": "fig", "caption": "Une figure.", "stage": stage, "inputs": {"sources.csv": sha256(root()/"sources.csv")},
+            "code": {p: sha256(root()/p)[:16] for p in [stage, *modules_reached(stage)]}}
     save_json(card, tmp_path/"fig.json")
     assert [(r["check"], r["state"]) for r in V.check_records([tmp_path])] == [("figure", "passed")]
     save_json(card | {"inputs": {"sources.csv": "0" * 64}}, tmp_path/"fig.json")
     assert "sources.csv" in V.check_records([tmp_path])[0]["reason"]
+    for lost in ("stage", "code"):
+        save_json({k: v for k, v in card.items() if k != lost}, tmp_path/"fig.json")
+        assert V.check_records([tmp_path])[0]["state"] == "failed"
 
 
 def test_every_tracked_record_has_its_row():
     rows = {r["evidence"] for r in V.check_records()}
-    assert rows == {p.relative_to(root()).as_posix() for d in ("metrics", "figures") for p in (root()/"reports"/d).glob("*.json")}
+    assert rows == {p.relative_to(root()).as_posix() for d in ("metrics", "figures", "full/metrics") for p in (root()/"reports"/d).glob("*.json")}
 
 
 # ---- scores: a small repository in which a toy model was evaluated
@@ -84,7 +90,8 @@ def evaluated(tmp_path_factory):
     base = tmp_path_factory.mktemp("dépôt")
     (base/"settings.ini").touch(); (base/"nbs").mkdir()
     model, corpus = base/"artifacts/checkpoints/flagship", base/"artifacts/corpus"
-    save_model(toy_model(toy_tokenizer().vocab_size, seed=3), toy_tokenizer(), model, step=20, tokens_seen=20 * 8 * 64)
+    run = {"train.max_steps": 20, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint}
+    save_model(toy_model(toy_tokenizer().vocab_size, seed=3), toy_tokenizer(), model, step=20, run=run)
     write_corpus(toy_documents(300), corpus, validation_percent=10., test_percent=40.)
     run_stage(STAGE, base/"stage.ipynb", {"checkpoint": str(model), "corpus": str(corpus), "out_reports": str(base/"reports"), "pairs": 20, "documents": 6}, log=False)
     return base

@@ -48,7 +48,7 @@ def dvc(*args, **more):
 
 def up_to_date():
     "Does DVC find every stage, input and output as dvc.lock records them? Then there is nothing to build, restore or run."
-    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
+    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "dvc.yaml", "data.dvc"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0   # full/ has its own pipeline
 
 
 def outputs(stage):
