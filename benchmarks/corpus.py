@@ -78,7 +78,7 @@ def shards(folder):
     from datasets import disable_caching, load_dataset
     from transformers import AutoTokenizer
     disable_caching()
-    documents, file = sample(15), folder/"train"/"fr.jsonl"
+    documents, file = sample(45), folder/"train"/"fr.jsonl"   # enough that the encoders' caches have filled, as they have in a corpus
     file.parent.mkdir(parents=True)
     file.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents), encoding="utf-8")
     tokenizer, hf = Tokenizer.load(root()/TOKENIZER), AutoTokenizer.from_pretrained(root()/TOKENIZER, split_special_tokens=True)
