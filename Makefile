@@ -7,7 +7,7 @@ help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 setup:            ## create the locked environment (.venv, or the active one)
 	@$(RUN)
-repro:            ## fetch, verify, restore the released model, re-evaluate, redraw every figure, verify every claim
+repro:            ## fetch, verify, build the corpus, restore the released model, re-evaluate, redraw every figure, verify every claim
 	@$(RUN) python tools/repro.py
 test:             ## every test and every notebook, offline once installed
 	@$(RUN) python -m pytest -q --cov --cov-report=term --cov-fail-under=90 tests

@@ -121,11 +121,12 @@ class Records:
     settings: list[dict[str, Any]] # name, value, meaning of each threshold
     project: dict[str, Any] # `CITATION.cff`
     tier: str # `lab` or `full`
-    metrics: dict[str, float] # Of `corpus.json`: bytes of the training split by language, and of the two sides of the pairs
+    metrics: dict[str, float] # Of `corpus.json`: documents and bytes of each split by language, and bytes of the two sides of the pairs
 
     def __post_init__(self):
         if lacking := [m for m in ("bytes.pairs.fr", "bytes.pairs.en") if m not in self.metrics]: raise BadInput(f"corpus.json: no metric {', '.join(lacking)}; build the corpus again (`dvc repro build_corpus`)")
-        if not any(m.startswith("bytes.train.") for m in self.metrics): raise BadInput("corpus.json: no metric bytes.train.*; build the corpus again (`dvc repro build_corpus`)")
+        for m in ("bytes.train.", "documents.train."):
+            if not any(name.startswith(m) for name in self.metrics): raise BadInput(f"corpus.json: no metric {m}*; build the corpus again (`dvc repro build_corpus`)")
         for name, columns in _COLUMNS.items():
             for r in getattr(self, name):
                 if lacking := [c for c in columns if c not in r]: raise BadInput(f"{name}.csv: no column {', '.join(lacking)}; run the stage that writes it (`dvc repro`)")
@@ -182,7 +183,7 @@ def toy_records(
     tokens = [{"split": s, "language": r["language"], "source": r["source"], "documents": r["documents"], "tokens": 2 * r["words"]} for s in SPLITS for r in corpus_table(here, by, (s,))]
     held = sum(r["documents"] for r in corpus_table(here, by, SPLITS[1:]))
     sides = [r for s in SPLITS for r in read_documents(here, s, "parallel")]
-    measured = {f"bytes.train.{r['language']}": r["bytes"] for r in corpus_table(here, ("language",), ("train",))} | {f"bytes.pairs.{side}": sum(len(r[side].encode()) for r in sides) for side in ("fr", "en")}
+    measured = {f"{c}.{s}.{r['language']}": r[c] for s in SPLITS for r in corpus_table(here, ("language",), (s,)) for c in ("documents", "bytes")} | {f"bytes.pairs.{side}": sum(len(r[side].encode()) for r in sides) for side in ("fr", "en")}
     said = dict.fromkeys(FACTS, "none") | {"title": "Toy sentences", "origin": "this project", "creators": "The authors of this project", "variety": "French and English, simple sentences; Python",
                                            "rights": "Apache-2.0", "selection": "small enough for a lesson", "limits": "a dozen nouns", "share_alike": "no", "dated": "no"}
     return Records(corpus_table(here, by), [{"source": "toy", "reason": "too short", "unit": "documents", "count": 3, "bytes": 57}],
@@ -271,7 +272,7 @@ def _many(n: int, thing: str) -> str: return f"{n:,} {thing}{'s' * (n != 1)}"
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
     "A Markdown table of some columns (key -> heading); numbers stand right."
-    number = {k: all(isinstance(r[k], (int, float)) and not isinstance(r[k], bool) or r[k] == "" for r in rows) for k in columns}
+    number = {k: all(isinstance(r[k], (int, float)) and not isinstance(r[k], bool) or r[k] in ("", "–") for r in rows) for k in columns}
     lines = [list(columns.values()), ["---:" if number[k] else "---" for k in columns], *([_cell(r[k]) for k in columns] for r in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -290,7 +291,7 @@ def _composition(k: Records) -> str:
                  | {"tokens": sum(r["tokens"] for r in rows if r["language"] == l) if splits else ""} for l in LANGUAGES if any(r["language"] == l for r in rows)]
     for r in languages: r["share"] = _percent(r["bytes"] / total)
     counted = f"Tokens are those of the lab's tokenizer, counted one by one in these splits: {splits}." if splits else "Tokens were not counted for this tier."
-    sizes = {"documents": "documents", "bytes": "bytes (UTF-8)", "words": "words", "tokens": "tokens"}
+    sizes = {"documents": "documents", "bytes": "bytes (UTF-8)", "words": "words"} | ({"tokens": "tokens"} if splits else {})
     return "\n\n".join(("## Composition", "Each document is one record: its text (or two, for a pair), language, category, source, package with version, licence, and an id that is the SHA-256 of the text. "
         f"A word is what blanks separate. {counted} Texts of the pairs are not counted as French or English too.",
         _table(languages, {"language": "language", "sources": "sources", **sizes, "share": "share of bytes"}), *_sides(k), "### By source",
@@ -309,9 +310,10 @@ def _families(k: Records) -> list[list[str]]:
     return list(families.values())
 
 def _splits(k: Records) -> Iterable[str]:
-    "Documents and tokens by split, where they were counted."
-    rows = [r | {"language": NAMES[r["language"]]} for r in _summed(k.corpus_tokens, ("split", "language"), ("documents", "tokens"))]
-    if rows: yield from ("### By split", _table(rows, {"split": "split", "language": "language", "documents": "documents", "tokens": "tokens"}))
+    "Documents and bytes by split, and tokens where they were counted."
+    counted = {(r["split"], r["language"]): r["tokens"] for r in _summed(k.corpus_tokens, ("split", "language"), ("tokens",))}
+    rows = [{"split": s, "language": NAMES[l], "documents": k.metrics[f"documents.{s}.{l}"], "bytes": k.metrics[f"bytes.{s}.{l}"], "tokens": counted.get((s, l), "")} for s in SPLITS for l in LANGUAGES if f"documents.{s}.{l}" in k.metrics]
+    yield from ("### By split", _table(rows, {"split": "split", "language": "language", "documents": "documents", "bytes": "bytes (UTF-8)"} | ({"tokens": "tokens"} if counted else {})))
 
 def _sources(k: Records) -> Iterable[str]:
     "Each source in words."
@@ -339,12 +341,13 @@ def _preprocessing(k: Records) -> str:
 
 def _held_out(k: Records) -> str:
     "Overlap of training with held-out text and benchmarks."
+    searched = [r | (dict.fromkeys(("contaminated_before", "removed", "contaminated_after"), "–") if r["items"] == r["not_searched"] else {}) for r in k.corpus_benchmarks]
     overlap = [r | {c: _percent(r[c]) for c in ("overlap_before", "overlap_after")} for r in k.corpus_overlap]
     return "\n\n".join(("### Held-out text in training", "Documents fall into training, validation or test by a hash of their id or of the work they belong to. Training paragraphs that quote held-out text are then removed. "
         "For each source: the share of held-out shingles (runs of words) that training contains as well, and the held-out documents of which more than half is in training, before and after.",
         _table(overlap, {"source": "source", "documents": "held-out documents", "shingles": "shingles", "overlap_before": "in training before", "overlap_after": "after", "documents_over_half_before": "documents over half before", "documents_over_half_after": "after"}),
-        "### Benchmark items in training", "Every evaluation set that the project uses is searched for in training, and what contains an item is removed. Items too short to be recognised are not searched, and counted.",
-        _table(k.corpus_benchmarks, {"benchmark": "benchmark", "language": "language", "items": "items", "not_searched": "too short to search", "contaminated_before": "found before", "removed": "training paragraphs and documents removed", "contaminated_after": "found after"})))
+        "### Benchmark items in training", "Every evaluation set that the project uses is searched for in training, and what contains an item is removed. Items too short to be recognised are not searched, and counted; where all of them are, dashes stand for what was not looked for.",
+        _table(searched, {"benchmark": "benchmark", "language": "language", "items": "items", "not_searched": "too short to search", "contaminated_before": "found before", "removed": "training paragraphs and documents removed", "contaminated_after": "found after"})))
 
 def _personal(k: Records) -> str:
     "Personal data that was masked."
@@ -512,7 +515,7 @@ def training_content_summary(
     "The public summary of training content, after the AI Office's template of 24 July 2025."
     k = records
     masked = "; ".join(f"{r['kind']}: {r['count']:,}" for r in _summed(k.corpus_masked, ("kind",), ("count",)) if r["count"] and r["kind"] in PERSONAL) or "none found"
-    reasons = "; ".join(f"{r['reason']}: {r['count']:,} {r['unit']}" for r in _summed(k.corpus_dropped, ("reason", "unit"), ("count",)))
+    reasons = "; ".join(f"{r['reason']}: {_many(r['count'], r['unit'].removesuffix('s'))}" for r in sorted(_summed(k.corpus_dropped, ("reason", "unit"), ("count",)), key=lambda r: -r["count"]))
     searched = "; ".join(f"{p['name']} ({p['licence']})" for p in _packages(k) if p["use"] != "corpus")
     return "\n\n".join(("# Public summary of training content", f"> After the template for the public summary of training content of general-purpose AI models, Article 53(1)(d) of Regulation (EU) 2024/1689, as the AI Office published it on {TEMPLATE}. "
         f"Version of the summary: {k.project['version']}. Last update: {k.project['date-released']}, the release date of that version. Rendered from the tracked tables.", _general(k), _data_sources(k), "## 3. Data processing aspects",

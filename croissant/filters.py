@@ -267,6 +267,7 @@ _PHONE = re.compile(rf"(?<![\w+])(?:(?P<country>\((?:\+|00){_S}?33\)|(?:\+|00){_
                     rf"|(?<![\w+/.-])(?<!\d )(?:\([2-9]\d\d\) ?[2-9]\d\d-|[2-9]\d\d(?P<us>[.-])[2-9]\d\d(?P=us))\d{{4}}(?![\w.-]\d|\w)")
 _IBAN = re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?:{_S}?[A-Za-z0-9]{{4}}){{2,7}}(?:{_S}?[A-Za-z0-9]{{1,3}})?(?!\w)")
 _NIR = re.compile(rf"(?<!\w)(?<!\d{_S})[12378]{_S}?\d\d{_S}?(?:0[1-9]|1[0-2]|[2-9]\d){_S}?(?:\d\d|2[ABab]){_S}?\d{{3}}{_S}?\d{{3}}(?:{_S}?| ?/ ?|{_S}?(?P<open>\()?[Cc]l[ée]f? ?:? ?)\d\d(?(open)\))(?!{_S}?\d)(?!\w)")
+_PAY = re.compile(r"(?<!\w)(?:cartes?|cards?|visa|mastercard|amex|american express|cb|cr[ée]dit|paiements?|payments?|payer|pay|pan)(?!\w)", re.I)   # sixteen digits in one run are a card's where one pays
 _CARD = re.compile(rf"(?<!\w)(?<!\d{_S})(?:3[47]\d\d({_S}?)\d{{6}}\1\d{{5}}|(?:4\d|5[1-5]|2[2-7]|6[05])\d\d({_S}?)(?:\d{{4}}\2){{2}}\d{{4}})(?!\w)(?!{_S}\d)")
 
 _CALL = r"(?:t[ée]l(?:[ée]ph?\w*|[ée]copie\w*)?|(?:tele)?phones?|fax|portables?|mobiles?|gsm|sms|whatsapp|appel(?:er|ez|le|ant)|appell?e[rzs]?|compose[rz]|joindre|joignable|call|dial)(?!\w)"
@@ -324,7 +325,9 @@ def _iban(m: re.Match) -> str:
     return found
 
 def _card(m: re.Match) -> str:
+    "Digits in groups of four, as on the card; or in one run, with a word of paying near."
     from stdnum import luhn
+    if m[0].isdigit() and not _PAY.search(m.string[max(0, m.start() - 60):m.end() + 30]): return ""
     return m[0] if luhn.is_valid(re.sub(r"\D", "", m[0])) else ""
 
 # %% ../nbs/12_filters.ipynb #mask

@@ -134,7 +134,7 @@ def _unreachable(d: HubDataset, revision: str, why: object) -> BadInput:
 
 def _needs_commit(d: HubDataset) -> BadInput:
     "No commit is known and none was given."
-    return BadInput(f"{d.name}: no commit of it is known here ({d.known_from}); give revision= 40 hexadecimal digits, because a branch name such as main can move under you; "
+    return BadInput(f"{d.name}: no commit of it is known here, so give revision= 40 hexadecimal digits, because a branch name such as main can move under you; "
                     "revision=\"main\" asks the hub once and prints the commit to give from then on")
 
 # %% ../nbs/22_hub.ipynb #asking

@@ -113,6 +113,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None: return f"<td>{html.escape(str(value))}</td>"
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer() and abs(value) < 1e15): return f'<td class="n">{value:,.0f}</td>'
     if isinstance(value, float): return f'<td class="n">{value:,.4g}</td>'
+    if isinstance(value, str) and value.endswith(" %"): return f'<td class="n">{html.escape(value)}</td>'
     tone = "good" if value in _GOOD else "bad" if value in _BAD else ""
     return f"<td{f' class={tone}' if tone else ''}>{html.escape(str(value))}</td>"
 
@@ -188,6 +189,10 @@ before paragraphs that quote it were removed and after.</p>""",
 def _files(folder: str, pattern: str) -> list[str]:
     return [p.stem for p in sorted((root()/folder).glob(pattern))]
 
+def _shares(rows: list[dict]) -> list[dict]:
+    "Fractions as a reader wants them."
+    return [{k: f"{100 * v:.2f} %" if k in ("share", "overlap_before", "overlap_after") and v != "" else v for k, v in r.items()} for r in rows]
+
 def report_html() -> str: # The whole page
     "The report as one HTML page, from tracked files only; a missing one raises `BadInput`."
     claims, fmti = load_table("reports/tables/claims_checked.csv"), load_table("reports/tables/fmti.csv")
@@ -203,7 +208,7 @@ def report_html() -> str: # The whole page
             "<details><summary>Every claim</summary>" + html_table(claims) + "</details>",
         "Transparency indicators": render(_FMTI) + "<details open><summary>What is not met</summary>" + html_table([f for f in fmti if f["status"] == "not-met"], {"number": "no.", "name": "indicator", "reason": "why"}) +
             "</details><details><summary>Every indicator</summary>" + html_table(fmti) + "</details>",
-        "Corpus": "".join(f"{render(words)}{html_table(tables[n])}" for n, words in _CORPUS.items() if n in tables),
+        "Corpus": "".join(f"{render(words)}{html_table(_shares(tables[n]))}" for n, words in _CORPUS.items() if n in tables),
         "Provenance: figure, stage, inputs, hashes": html_table(provenance_rows()),
     }
     nav = " ".join(f'<a href="#{re.sub("[^a-z]+", "-", t.lower())}">{t.split(":")[0]}</a>' for t in sections)

@@ -98,6 +98,8 @@ def run_stage(
     with _stopping() as stop, tempfile.TemporaryDirectory(prefix="k-") as sockets:
         class Kernel(AsyncKernelManager):   # its sockets are files in a folder of its own, no ports that others could reach
             def __init__(self, **settings): super().__init__(**{"transport": "ipc", "connection_file": f"{sockets}/k.json"} | settings); stop.kernel = self
+            async def _async_interrupt_kernel(self) -> None:   # at the end no cell runs: the kernel would only report the signal as an error of ours
+                if not self.shutting_down: await super()._async_interrupt_kernel()
         try: pm.execute_notebook(str(top/nb), str(failed), parameters=params, cwd=str(top), progress_bar=False, kernel_name="python3",
                                  log_output=log, stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
                                  kernel_manager_class=Kernel, on_cell_start=stop.cell_starts, on_cell_execute=stop.cell_executes)

@@ -62,7 +62,7 @@ def test_no_address_is_left(before, after, address, language):
     *((n, "IBAN") for n in ("FR14 2004 1010 0505 0001 3M02 606", "FR1420041010050500013M02606", "DE89 3704 0044 0532 0130 00", "GB29 NWBK 6016 1331 9268 19", "BE68 5390 0754 7034",
                             "FR14\u202f2004\u202f1010\u202f0505\u202f0001\u202f3M02\u202f606", "FR14-2004-1010-0505-0001-3M02-606", "fr14 2004 1010 0505 0001 3m02 606", "fr1420041010050500013m02606")),
     *((n, "NIR") for n in ("2 55 08 14 168 025 38", "2 55 08 14 168 025 clé 38", "2 55 08 14 168 025 (clé 38)", "2 55 08 14 168 025/38", "2\u202f55\u202f08\u202f14\u202f168\u202f025\u202f38", "255081416802538", "1 84 12 76 451 089 46".replace("46", f"{97 - 1841276451089 % 97:02}"), f"1 84 12 2A 451 089 {97 - (1841220451089 - 1000000) % 97:02}")),
-    *((n, "card") for n in ("4111 1111 1111 1111", "5555555555554444", "3782 822463 10005", "4111\u00a01111\u00a01111\u00a01111", "4111.1111.1111.1111"))])
+    *((n, "card") for n in ("4111 1111 1111 1111", "5555 5555 5555 4444", "3782 822463 10005", "4111\u00a01111\u00a01111\u00a01111", "4111.1111.1111.1111"))])
 @pytest.mark.parametrize("frame", ["Pour toute question : {}.", "({})", "Écrire ou appeler {}, puis attendre", "« {} »"])
 def test_personal_data_is_masked(found, kind, frame):
     text, masked = mask_personal(frame.format(found), "fr")
@@ -73,12 +73,13 @@ def test_personal_data_is_masked(found, kind, frame):
 @pytest.mark.parametrize("text", [
     "Article L. 1234-56 et article R. 4228-19-1 du code du travail", "SIRET 732 829 320 00074", "SIRET 73282932000074", "SIREN 732 829 320", "RCS Paris B 552 100 554", "Composez le 39 39, le 3919, le 15, le 112 ou le 36 46",
     "numéro vert 0 800 123 456", "0 809 54 06 06", "le 01.02.2023 à 14 h 30", "du 01/02/2023 au 03/04/2024", "2023-01-02 12:34:56", "coefficients 01 02 03 04 05 06 07 08", "1 850,00 à 1 910,00 euros", "12 345 678 901 234 habitants",
-    "Loi n° 2004-575 du 21 juin 2004", "NOR : ECOX0200175L", "IDCC 2148, brochure n° 3303", "ISBN 978-2-07-036822-8", "48 C.F.R. § 252.227-7014(a)(1)", "4111 1111 1111 1112", "FR14 2004 1010 0505 0001 3M02 607", "2 55 08 14 168 025 39",
+    "Loi n° 2004-575 du 21 juin 2004", "NOR : ECOX0200175L", "IDCC 2148, brochure n° 3303", "ISBN 978-2-07-036822-8", "48 C.F.R. § 252.227-7014(a)(1)", "4111 1111 1111 1112", "5555555555554444", "(%o2) 4026531840123456", "FR14 2004 1010 0505 0001 3M02 607", "2 55 08 14 168 025 39",
     "π = 3,14159265358979323846", "l'opérateur @ et le compte @croissant", "version 1.2.3@4.5", "I | 130 | 19 789 | 20 501 | 21 213", "10.1038/s41586-021-03819-2", "Formulaire 15895*02, Cerfa n° 12816*03"])
 def test_what_is_no_personal_data_stays(text): assert mask_personal(text, "fr") == (text, Counter())
 
 
 @pytest.mark.parametrize("text, masked, kinds", [
+    ("Carte : 5555555555554444, expire bientôt", "Carte : [carte bancaire], expire bientôt", {"card": 1}), ("payez 378282246310005 par CB", "payez [carte bancaire] par CB", {"card": 1}),
     ("01.42.11.22.33/06.12.34.56.78", "[téléphone]/[téléphone]", {"phone": 2}), ("01.42.11.22.33,06.12.34.56.78", "[téléphone],[téléphone]", {"phone": 2}), ("Tél.,06 12 34 56 78", "Tél.,[téléphone]", {"phone": 1}),
     ("Tél. : 0612345678 ou 0142685300", "Tél. : [téléphone] ou [téléphone]", {"phone": 2}), ("fax 01-42-68-53-00", "fax [téléphone]", {"phone": 1}), ("0612345678 (portable)", "[téléphone] (portable)", {"phone": 1}),
     ("numéro de téléphone 0612345678", "numéro de téléphone [téléphone]", {"phone": 1}), ("Appelez le n° 06 12 34 56 78", "Appelez le n° [téléphone]", {"phone": 1}), ("zoé@exemple.fr, 01-42-68-53-00", "[e-mail], [téléphone]", {"e-mail": 1, "phone": 1}),

@@ -65,6 +65,13 @@ def test_a_section_that_is_no_mapping(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_stage_that_ends_well_reports_no_error(tmp_path):
+    "The manager that shuts a kernel down interrupts it first, which an idle kernel logs as an error; ours does not."
+    nb = notebook(CELLS, tmp_path)
+    p = subprocess.run([sys.executable, "-m", "croissant.stage", str(nb), str(tmp_path/"out.ipynb"), "-q"], cwd=root(), capture_output=True, text=True)
+    assert p.returncode == 0 and "KeyboardInterrupt" not in p.stderr and "ERROR" not in p.stderr
+
+
 def test_no_right_to_write_is_one_line_and_status_2(tmp_path, capsys):
     nb = notebook(CELLS, tmp_path)
     (tmp_path/"fichier").write_text("ceci n'est pas un dossier")
