@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['SPECIALS', 'REQUIRED', 'SPLIT', 'SMALLEST', 'CHAT_TEMPLATE', 'Vocabulary', 'Tokenizer', 'train_tokenizer',
-           'toy_tokenizer', 'paper_tokenizer', 'Encoder', 'Utf8Bytes', 'lossless', 'sample', 'fertility']
+           'toy_tokenizer', 'paper_tokenizer', 'Encoder', 'Utf8Bytes', 'lossless', 'sample', 'balanced_sample',
+           'fertility']
 
 # %% ../nbs/20_tokenizer.ipynb #imports
-import hashlib, heapq, io, json
-from collections.abc import Iterable, Sequence
+import hashlib, heapq, io, json, math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,6 +35,7 @@ CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role']
 def _sentencepiece(
     texts: Iterable[str], # Training texts
     vocab_size: int, # Pieces, control and byte pieces included
+    placeholders: int, # Control symbols without a meaning yet
 ) -> bytes: # A SentencePiece model
     "Fit a SentencePiece BPE model in memory: no file is written."
     import sentencepiece as spm
@@ -40,7 +43,7 @@ def _sentencepiece(
     lines = (line for t in texts for line in t.split("\n") if line)
     try: spm.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=out, vocab_size=vocab_size, model_type="bpe",
         byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-        split_digits=True, allow_whitespace_only_pieces=True, user_defined_symbols=["\n"], control_symbols=list(SPECIALS[4:]),
+        split_digits=True, allow_whitespace_only_pieces=True, user_defined_symbols=["\n"], control_symbols=[*SPECIALS[4:], *(f"<extra_id_{i}>" for i in range(placeholders))],
         required_chars=REQUIRED, character_coverage=0.9995, max_sentence_length=1 << 24, num_threads=1, minloglevel=2,
         unk_id=0, bos_id=1, eos_id=2, pad_id=3, pad_piece="<pad>")
     except RuntimeError as e: raise BadInput(f"tokenizer training with vocab_size={vocab_size} failed: {e}; give more text or another size") from None
@@ -62,14 +65,14 @@ def _convert(
     "The same vocabulary and merges for the `tokenizers` library."
     pieces, normal = _pieces(proto)
     vocab = {p: i for i, p in enumerate(pieces)}
-    known = {p for p, ok in zip(pieces, normal) if ok and p != "\n"}
-    merges = [(p[:k], p[k:]) for p, ok in zip(pieces, normal) if ok
-              for k in sorted(range(1, len(p)), key=lambda k: (vocab.get(p[:k], 0), vocab.get(p[k:], 0))) if p[:k] in known and p[k:] in known]
+    known = {p: i for p, i, ok in zip(pieces, range(len(pieces)), normal) if ok and p != "\n"}
+    cuts = ((p, [(known[p[:k]], known[p[k:]], k) for k in range(1, len(p)) if p[:k] in known and p[k:] in known]) for p in known)
+    merges = [(p[:k], p[k:]) for p, found in cuts for _, _, k in sorted(found)]
     core = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=False))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", vocab["<s>"])])
-    core.add_special_tokens([tokenizers.AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    core.add_special_tokens([tokenizers.AddedToken(p, special=True, normalized=False) for p, ok in zip(pieces, normal) if not ok and not p.startswith("<0x")])   # not the bytes
     return core.to_str(pretty=True)
 
 # %% ../nbs/20_tokenizer.ipynb #checks
@@ -122,6 +125,8 @@ class Vocabulary:
     @cached_property
     def vocab_size(self) -> int: return self.core.get_vocab_size()
     @cached_property
+    def controls(self) -> dict[int, str]: return {i: t.content for i, t in sorted(self.core.get_added_tokens_decoder().items()) if t.special} # id -> control symbol
+    @cached_property
     def bos_id(self) -> int: return self.id_of("<s>")
     @cached_property
     def eos_id(self) -> int: return self.id_of("</s>")
@@ -135,7 +140,7 @@ class Vocabulary:
     def token_bytes(self, id: int) -> bytes:
         "The bytes that one id stands for; none for a control mark. Joined, they are the text in UTF-8."
         piece = self.core.id_to_token(id)
-        if piece is None or piece in SPECIALS: return b""
+        if piece is None or id in self.controls: return b""
         return bytes([int(piece[3:5], 16)]) if len(piece) == 6 and piece.startswith("<0x") else piece.encode()
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -202,10 +207,11 @@ class Tokenizer(Vocabulary):
 # %% ../nbs/20_tokenizer.ipynb #folder
 def _save(tokenizer: Tokenizer, folder: Path) -> Path:
     names = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
-    config = {**names, "additional_special_tokens": list(SPECIALS[4:]), "chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False,
+    more = [c for c in tokenizer.controls.values() if c not in names.values()]
+    config = {**names, "additional_special_tokens": more, "chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False,
               "tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     save_json(config, folder/"tokenizer_config.json")
-    save_json({**names, "additional_special_tokens": list(SPECIALS[4:])}, folder/"special_tokens_map.json")
+    save_json({**names, "additional_special_tokens": more}, folder/"special_tokens_map.json")
     if tokenizer.proto:
         with replacing(folder/"tokenizer.model") as tmp: tmp.write_bytes(tokenizer.proto)
     with replacing(folder/"tokenizer.json") as tmp: tmp.write_bytes(tokenizer.spec.encode())
@@ -225,13 +231,16 @@ def _load(folder: Path) -> Tokenizer:
 # %% ../nbs/20_tokenizer.ipynb #train
 def train_tokenizer(
     texts: Iterable[str], # Training texts; mix the languages before calling
-    vocab_size: int, # Pieces, the 256 bytes and 6 control marks included
+    vocab_size: int, # Pieces, the 256 bytes and the control symbols included
+    placeholders: int = 0, # Control symbols `<extra_id_0>`, ... behind the six marks; the paper has 100
 ) -> Tokenizer: # Ready to use or to `save`
     "Train the byte-fallback BPE (the paper's section 3.2, repaired); too little text for the size raises `BadInput`."
-    if not SMALLEST <= vocab_size <= 65536: raise BadInput(f"vocab_size={vocab_size}: choose {SMALLEST} to 65536, so that the bytes and the required characters fit in, and an id fits in two bytes")
+    if placeholders < 0: raise BadInput(f"placeholders={placeholders}: choose none or more")
+    if not SMALLEST + placeholders <= vocab_size <= 65536:
+        raise BadInput(f"vocab_size={vocab_size}: choose {SMALLEST + placeholders} to 65536, so that the bytes, the control symbols and the required characters fit in, and an id fits in two bytes")
     kept = [t for t in texts if t]
     if not kept: raise BadInput("no text to train a tokenizer on; check the corpus folder and its train split")
-    proto = _sentencepiece(_valid(kept), vocab_size)
+    proto = _sentencepiece(_valid(kept), vocab_size, placeholders)
     return Tokenizer(_convert(proto), proto)
 
 @lru_cache
@@ -272,20 +281,50 @@ def lossless(
     return sum(tokenizer.decode(ids) == t for t, ids in zip(texts, tokenizer.encode_batch(texts)))
 
 # %% ../nbs/20_tokenizer.ipynb #sample
+class _Smallest:
+    "The documents with the smallest ids that fit in a budget of bytes."
+    def __init__(self, max_bytes: int):
+        self.max_bytes, self.total, self.seen, self.limit = max_bytes, 0, 0, 1 << 256
+        self.heap: list[tuple[int, int, dict[str, Any], int]] = []
+
+    def add(self, document: dict[str, Any]) -> None:
+        key, size = int(document["id"], 16), len(document["text"].encode())
+        if key >= self.limit: return
+        heapq.heappush(self.heap, (-key, self.seen, document, size)); self.total += size; self.seen += 1
+        while self.total > self.max_bytes: negative, _, _, gone = heapq.heappop(self.heap); self.total -= gone; self.limit = -negative
+
+    def documents(self) -> list[dict[str, Any]]: return [d for _, _, d, _ in sorted(self.heap, key=lambda item: -item[0])]
+
 def sample(
     documents: Iterable[dict[str, Any]], # Corpus records with `id` (hexadecimal) and `text`
     max_bytes: int, # UTF-8 bytes of text to keep at most
 ) -> list[dict[str, Any]]: # Sorted by id
     "A random sample of documents: the smallest ids that fit; a pure function of the set of documents."
-    heap: list[tuple[int, int, dict[str, Any], int]] = []
-    total, limit = 0, 1 << 256
-    for n, d in enumerate(documents):
-        key = int(d["id"], 16)
-        if key >= limit: continue
-        size = len(d["text"].encode())
-        heapq.heappush(heap, (-key, n, d, size)); total += size
-        while total > max_bytes: negative, _, _, gone = heapq.heappop(heap); total -= gone; limit = -negative
-    return [d for _, _, d, _ in sorted(heap, key=lambda item: -item[0])]
+    kept = _Smallest(max_bytes)
+    for d in documents: kept.add(d)
+    return kept.documents()
+
+# %% ../nbs/20_tokenizer.ipynb #balanced
+def _budgets(sizes: dict[str, int], total: float) -> dict[str, int]:
+    "Bytes for each category, by the square root of its size and at most its size."
+    budgets, rest = {}, dict(sizes)
+    while rest:
+        share = total / sum(map(math.sqrt, rest.values()))
+        whole = [c for c, n in rest.items() if n <= share * math.sqrt(n)] or list(rest)
+        for c in whole: n = rest.pop(c); budgets[c] = min(n, int(share * math.sqrt(n)))
+        total -= sum(budgets[c] for c in whole)
+    return budgets
+
+def balanced_sample(
+    read: Callable[[], Iterable[dict[str, Any]]], # Gives the documents (`id`, `text`, `category`) afresh at each call
+    max_bytes: int, # UTF-8 bytes of text to keep at most
+) -> list[dict[str, Any]]: # Category by category, each sorted by id
+    "A random sample in which every category weighs by the square root of its bytes."
+    sizes: Counter[str] = Counter()
+    for d in read(): sizes[d["category"]] += len(d["text"].encode())
+    kept = {c: _Smallest(n) for c, n in _budgets(dict(sorted(sizes.items())), max_bytes).items()}
+    for d in read(): kept[d["category"]].add(d)
+    return [d for c in sorted(kept) for d in kept[c].documents()]
 
 # %% ../nbs/20_tokenizer.ipynb #fertility
 def fertility(

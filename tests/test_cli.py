@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -18,7 +19,7 @@ from croissant.frenchbench.scoring import log_probs
 from croissant.frenchbench.suites import FRENCH, SETS
 from croissant.model import toy_model
 from croissant.packing import toy_shards
-from croissant.params import root
+from croissant.params import BadInput, root
 from croissant.tokenizer import toy_tokenizer
 
 PAIRS = "good\tbad\nLe chat est grand.\tLe chat est grande.\n"
@@ -110,18 +111,180 @@ def test_generate_refuses_before_it_prints(folder, capsys, argv, message):
     assert code == 2 and not out and one_line(err) and message in err
 
 
-def test_tokenize_as_json(folder, capsys):
-    code, out, _ = run(capsys, "tokenize", "l'été 🥐", "--tokenizer", folder, "--json")
-    assert code == 0 and toy_tokenizer().decode(json.loads(out)["ids"]) == "l'été 🥐"
-    assert run(capsys, "tokenize", "été", "--tokenizer", folder)[0] == 0
+TEXT = "l'été 🥐\r\n\x00 fin\n\n  et ▁ <|im_end|>"
+
+
+def child(*argv, data=b"", **env):
+    return subprocess.run([sys.executable, "-m", "croissant.cli", *map(str, argv)], input=data, capture_output=True, env={**os.environ, **env})
+
+
+@pytest.mark.parametrize("action", cli.TOKENIZE.actions)
+def test_help_of_an_action_of_tokenize(action, capsys):
+    with pytest.raises(SystemExit) as e: cli.main(["tokenize", action, "--help"])
+    out = capsys.readouterr().out
+    assert e.value.code == 0 and "(default: )" not in out and "(default: None)" not in out and "(default: ())" not in out
+    with pytest.raises(SystemExit): cli.main(["tokenize", "--help"])
+    assert f"    {action} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["tokenize", "tokenize l'été", "tokenize train --vocab-size 600 --out x", "tokenize train a.txt --out x", "tokenize train a.txt --vocab-size beaucoup --out x", "tokenize compare"])
+def test_wrong_usage_of_tokenize_is_status_2(words, capsys):
+    with pytest.raises(SystemExit) as e: cli.main(words.split())
+    assert e.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+def test_inspect_as_json(folder, capsys):
+    code, out, _ = run(capsys, "tokenize", "inspect", "l'été 🥐", "--tokenizer", folder, "--json")
+    found = json.loads(out)
+    assert code == 0 and toy_tokenizer().decode(found["ids"]) == "l'été 🥐" and found["pieces"] == toy_tokenizer().pieces("l'été 🥐")
+
+
+def test_inspect_shows_bytes_and_blanks_and_colours_only_a_terminal(folder, capsys, monkeypatch):
+    show = lambda: run(capsys, "tokenize", "inspect", "où\u202f?\t🥐 a\n", "--tokenizer", folder)[1]
+    plain = show()
+    assert "\x1b" not in plain and all(x in plain for x in ("<202F>", "→", "<0xF0>", "␣", "↵", "|"))
+    assert [int(w) for line in plain.splitlines()[1:-1:2] for w in line.split()] == toy_tokenizer().encode("où\u202f?\t🥐 a\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "48;5;153m" in (coloured := show()) and "48;5;223m" in coloured and "|" not in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert show() == plain
+    assert run(capsys, "tokenize", "inspect", "", "--tokenizer", folder)[:2] == (0, "0 tokens, 0 words, 0 bytes\n")
 
 
 @pytest.mark.parametrize("data, code", [("l'été\n".encode(), 0), ("l'été".encode("latin1"), 2)])
-def test_tokenize_standard_input(folder, data, code):
-    done = subprocess.run([sys.executable, "-m", "croissant.cli", "tokenize", "-", "--tokenizer", folder, "--json"], input=data, capture_output=True)
+def test_inspect_standard_input(folder, data, code):
+    done = child("tokenize", "inspect", "-", "--tokenizer", folder, "--json", data=data)
     assert done.returncode == code
     if code: assert one_line(done.stderr.decode()) and "standard input: not UTF-8" in done.stderr.decode()
     else: assert toy_tokenizer().decode(json.loads(done.stdout)["ids"]) == "l'été\n"
+
+
+def test_encode_prints_a_line_of_ids_per_line_of_text_and_decode_takes_it_back(folder):
+    for argv in ([], ["--json"]):
+        done = child("tokenize", "encode", "--tokenizer", folder, *argv, data=TEXT.encode())
+        lines = done.stdout.decode().splitlines()
+        rows = [json.loads(x) for x in lines] if argv else [[int(w) for w in x.split()] for x in lines]
+        assert done.returncode == 0 and len(rows) == TEXT.count("\n") + 1
+        assert [i for row in rows for i in row] == toy_tokenizer().encode(TEXT) and all(toy_tokenizer().decode(row).count("\n") == 1 for row in rows[:-1])
+        assert child("tokenize", "decode", "--tokenizer", folder, data=done.stdout).stdout == TEXT.encode()
+    assert child("tokenize", "encode", "--tokenizer", folder).stdout == b""
+    for bad in (b"12 douze\n", b"99999\n", b"-1\n"):
+        done = child("tokenize", "decode", "--tokenizer", folder, data=bad)
+        assert done.returncode == 2 and one_line(done.stderr.decode())
+
+
+def test_encode_and_decode_files(folder, elsewhere, capsys):
+    (elsewhere/"texte.txt").write_bytes(TEXT.encode())
+    code, out, _ = run(capsys, "tokenize", "encode", "texte.txt", "--out", "ids.bin", "--tokenizer", folder, "--json")
+    assert code == 0 and json.loads(out) == json.loads((elsewhere/"ids.json").read_text()) and json.loads(out)["bytes"] == len(TEXT.encode())
+    assert np.fromfile(elsewhere/"ids.bin", "<u2").tolist() == toy_tokenizer().encode(TEXT)
+    code, out, _ = run(capsys, "tokenize", "decode", "ids.bin", "--out", "retour.txt", "--tokenizer", folder)
+    assert code == 0 and (elsewhere/"retour.txt").read_bytes() == TEXT.encode() and str(len(TEXT.encode())) in out
+    assert child("tokenize", "decode", "ids.bin", "--tokenizer", folder).stdout == TEXT.encode()
+    (elsewhere/"ids.bin").write_bytes(b"\0" * (elsewhere/"ids.bin").stat().st_size)
+    assert run(capsys, "tokenize", "decode", "ids.bin", "--out", "retour.txt", "--tokenizer", folder)[0] == 2
+    assert (elsewhere/"retour.txt").read_bytes() == TEXT.encode() and sorted(p.name for p in elsewhere.iterdir()) == ["ids.bin", "ids.json", "retour.txt", "texte.txt"]
+
+
+def test_decode_does_not_write_over_its_ids(folder, tmp_path, capsys):
+    (tmp_path/"t.txt").write_text("oui non", encoding="utf-8")
+    ids = tmp_path/"t.bin"
+    assert cli.main(["tokenize", "encode", str(tmp_path/"t.txt"), "--out", str(ids), "--tokenizer", str(folder)]) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for out in (ids, ids.with_suffix(".json")): assert cli.main(["tokenize", "decode", str(ids), "--out", str(out), "--tokenizer", str(folder)]) == 2
+    assert "choose another name" in capsys.readouterr().err and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def hears_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)   # a shell starts what runs in the background deaf to it
+
+
+def test_encode_stopped_by_ctrl_c_leaves_nothing(folder, tmp_path):
+    p = subprocess.Popen([sys.executable, "-m", "croissant.cli", "tokenize", "encode", "-", "--out", str(tmp_path/"ids.bin"), "--tokenizer", folder], stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hears_ctrl_c)
+    try:
+        p.stdin.write(b"oui non\n" * 400_000); p.stdin.flush()   # more than one block; then the stream stays open
+        end = time.monotonic() + 60
+        while not any(f.stat().st_size for f in tmp_path.glob(".ids.bin*")):
+            assert time.monotonic() < end and p.poll() is None
+            time.sleep(.02)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=30)
+    finally:
+        if p.poll() is None: p.kill()
+    assert p.returncode == 130 and err == b"\nstopped\n" and not [*tmp_path.iterdir()]
+
+
+def test_ctrl_c_ends_a_long_call_in_a_child_at_once():
+    "Training runs so; here the child only sleeps, for longer than anybody waits."
+    code = "import sys, time; from croissant import cli, report; report.write_report = lambda path: cli._in_a_child('waiting', time.sleep, 600); sys.exit(cli.main(['report', '--out', 'x.html']))"
+    p = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c)
+    try:
+        end, children = time.monotonic() + 60, []
+        while not any("spawn_main" in " ".join(c.cmdline()) for c in children):
+            assert time.monotonic() < end and p.poll() is None
+            time.sleep(.1); children = psutil.Process(p.pid).children()
+        time.sleep(.5)
+        os.killpg(p.pid, signal.SIGINT)   # as a terminal does: to the child too
+        _, err = p.communicate(timeout=30)
+    finally:
+        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+    assert p.returncode == 130 and err == b"\nstopped\n" and not [c for c in children if c.is_running() and "spawn_main" in " ".join(c.cmdline())]
+
+
+def test_a_child_that_dies_or_complains_is_one_line(tmp_path):
+    with pytest.raises(BadInput, match="without an answer"): cli._in_a_child("dying", os._exit, 9)
+    with pytest.raises(BadInput, match="vocab_size=9"): cli._in_a_child("training", cli._trained, [], 9, 0)
+
+
+def test_train_a_tokenizer_on_files(elsewhere, capsys):
+    from croissant.tokenizer import Tokenizer, train_tokenizer
+    from croissant.toy import toy_texts
+    french, english = toy_texts("fr"), toy_texts("en")
+    (elsewhere/"fr.txt").write_text("\n".join(french), encoding="utf-8")
+    (elsewhere/"en.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in english), encoding="utf-8")
+    train = ["tokenize", "train", "fr.txt", "en.jsonl", "--vocab-size", "600", "--placeholders", "2", "--out", "neuf"]
+    code, out, err = run(capsys, *train)
+    assert (code, out, err) == (0, "600 pieces in neuf\n", "")
+    assert Tokenizer.load(elsewhere/"neuf").fingerprint == train_tokenizer(["\n".join(french), *english], 600, 2).fingerprint
+    before = sorted(elsewhere.iterdir())
+    for argv, message in ((train, "already there"), ([*train[:-1], "autre", "--vocab-size", "9"], "vocab_size=9"), (["tokenize", "train", "nulle-part.txt", *train[4:-1], "autre"], "nulle-part.txt")):
+        code, _, err = run(capsys, *argv)
+        assert code == 2 and one_line(err) and message in err and sorted(elsewhere.iterdir()) == before
+
+
+def test_compare_counts_words_bytes_and_losses(folder, elsewhere, capsys, monkeypatch):
+    from croissant import peers
+    from croissant.tokenizer import Utf8Bytes
+    class Lossy(Utf8Bytes):
+        vocab_size = 256
+        def decode(self, ids): return super().decode(ids).strip()
+    monkeypatch.setattr(peers, "load_peer", lambda name: Lossy())
+    (elsewhere/"t.txt").write_text("l'été fini ", encoding="utf-8")
+    code, out, _ = run(capsys, "tokenize", "compare", "t.txt", "--tokenizer", folder, "gpt2", "--json")
+    ours, theirs = json.loads(out)
+    n = len(toy_tokenizer().encode("l'été fini "))
+    assert code == 0 and ours == {"tokenizer": folder, "pieces": 600, "tokens": n, "tokens_per_word": n / 2, "bytes_per_token": 13 / n, "lossless": True}
+    assert (theirs["tokens"], theirs["tokens_per_word"], theirs["bytes_per_token"], theirs["lossless"]) == (13, 6.5, 1, False)
+    code, out, _ = run(capsys, "tokenize", "compare", "t.txt", "--tokenizer", folder, "gpt2")
+    assert code == 0 and [line.split()[-1] for line in out.splitlines()] == ["lossless", "yes", "no"]
+    (elsewhere/"vide.txt").write_text("\n")
+    for argv in (["vide.txt"], ["t.txt", "--tokenizer", "nulle-part"], ["nulle-part.txt"]):
+        code, out, err = run(capsys, "tokenize", "compare", *argv)
+        assert code == 2 and one_line(err) and not out
+    def absent(name): raise BadInput(f"{name} is absent")
+    monkeypatch.setattr(peers, "load_peer", absent)   # unasked, what is not here is left out with a word
+    monkeypatch.setattr(cli, "_OURS", (folder,))
+    code, out, err = run(capsys, "tokenize", "compare", "t.txt")
+    assert code == 0 and out.count("\n") == 2 and err.count("left out: ") == len(peers.PEERS)
+
+
+def test_fetch_knows_where_each_tier_goes(elsewhere, capsys, monkeypatch):
+    from croissant import fetch
+    asked = []
+    monkeypatch.setattr(fetch, "fetch", lambda tier, dest: asked.append((tier, dest)) or {"a": "present"})
+    said = [run(capsys, "fetch", *argv)[1] for argv in ([], ["--tier", "peers"], ["--tier", "full"], ["--tier", "peers", "--dest", "ici"])]
+    assert asked == [("lab", ""), ("peers", ""), ("full", ""), ("peers", elsewhere/"ici")]
+    assert [" in peers," in x for x in said] == [False, True, False, False] and " in data," in said[0] and " in data and full/data," in said[2] and " in ici," in said[3]
 
 
 def test_score_a_file_of_pairs(folder, tmp_path, capsys):
@@ -300,11 +463,11 @@ def test_a_full_disk_and_a_closed_pipe_behind_standard_output():
 
 
 def test_a_terminal_without_the_letters(folder):
-    done = subprocess.run([sys.executable, "-m", "croissant.cli", "tokenize", "l'été", "--tokenizer", folder], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    done = subprocess.run([sys.executable, "-m", "croissant.cli", "tokenize", "inspect", "l'été", "--tokenizer", folder], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0 and b"\\xe9" in done.stdout
 
 
-@pytest.mark.parametrize("argv", [["generate", "Le", "--model", "artifacts/none"], ["tokenize", "x", "--tokenizer", "artifacts/none"], ["fetch", "--tier", "moon"], ["fmti", "explain"], ["fmti", "dance"],
+@pytest.mark.parametrize("argv", [["generate", "Le", "--model", "artifacts/none"], ["tokenize", "inspect", "x", "--tokenizer", "artifacts/none"], ["fetch", "--tier", "moon"], ["fmti", "explain"], ["fmti", "dance"],
                                   ["train", "--config", "nowhere.yaml", "--out", "artifacts/none"], ["train", "--config", "params.yaml", "--out", "artifacts/none", "--resume", "maybe"]])
 def test_wrong_input_is_one_line_and_status_2(argv, capsys):
     code, _, err = run(capsys, *argv)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INDEX = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))
 # What may hold a digit in prose: code, links, references, places in the paper, and names of things (a model size, a format, a paper).
 NAMES = re.compile(r"""```.*?```|`[^`]*`|\{\{.*?\}\}|\]\([^)]*\)|<[^>]*>|&\w+;
-    |arXiv:?\s?[\d.]+v?\d*|Apache-2\.0|Python\ 3\.11|UTF-8|SHA-256|MD5|\bT\d\b|CC\ BY(-SA)?\ 4\.0|Llama\ ?2|Llama2|GPT-4|PaLM\ 2|October\ 2023|v1\.0|ROUGE-1|\bL2\b
+    |arXiv:?\s?[\d.]+v?\d*|Apache-2\.0|Python\ 3\.11|UTF-8|SHA-256|MD5|\bT\d\b|CC\ BY(-SA)?\ 4\.0|Llama\ ?[23]|SmolLM2|Qwen2\.5|Mistral\ 7B|GPT-[24]o?|PaLM\ 2|October\ 2023|v1\.0|ROUGE-1|\bL2\b
     |\b([Ss]ections?|[Tt]ables?|[Ff]igures?|[Aa]ppendix)\ [\dA-F][\d.]*(?:(?:,|\ and|\ to)\ \d+)*|\b\d\d_[a-z]+|\b95\ %|\b8\ bits\b""", re.S | re.X)
 
 

@@ -215,7 +215,7 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     import croissant.provenance
     import croissant.verify
     calls = []
-    (tmp_path/"data.dvc").write_text("outs:\n- md5: pinned\n")
+    for folder in ("data", "peers"): (tmp_path/f"{folder}.dvc").write_text("outs:\n- md5: pinned\n")
     monkeypatch.setattr(repro, "ROOT", tmp_path)
     monkeypatch.setattr(repro, "run", lambda *words, **more: calls.append(words[2:]))
     monkeypatch.setattr(repro, "up_to_date", lambda: clean)
@@ -223,7 +223,7 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     monkeypatch.setattr(repro, "verification", lambda: 1)
     assert repro.main(retrain) == 1
     done = [" ".join(c) for c in calls]
-    assert ("dvc pull -q train_tokenizer pretrain" in done) == (not clean and not retrain) and ("dvc repro" in done) == (not clean or retrain)
+    assert ("dvc pull -q train_tokenizer pretrain language_balance vocabulary_size" in done) == (not clean and not retrain) and ("dvc repro" in done) == (not clean or retrain)
     assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in ("train_tokenizer", "pretrain")]*retrain
     out = capsys.readouterr().out
     assert ("all up to date" in out) == (clean and not retrain) and out.count(" s\n") >= 3

@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
+STUDIES = ["language_balance", "vocabulary_size"]   # the same, and restored even with --retrain: a study runs again only if what it studies changed
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
 
@@ -48,7 +49,7 @@ def dvc(*args, **more):
 
 def up_to_date():
     "Does DVC find every stage, input and output as dvc.lock records them? Then there is nothing to build, restore or run."
-    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "dvc.yaml", "data.dvc"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0   # full/ has its own pipeline
+    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "dvc.yaml", "data.dvc", "peers.dvc"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0   # full/ has its own pipeline
 
 
 def outputs(stage):
@@ -79,10 +80,11 @@ def build(clock, retrain):
         again = "Running the same command again trains again; a model that was stopped on its way continues from its last state."
         dvc("repro", "--force", "--single-item", "train_tokenizer", again=again)
         dvc("repro", "tokenize", again=again)
+        dvc("pull", "-q", *STUDIES, again=again)
         dvc("repro", "--force", "--single-item", "pretrain", again=again)
     else:
         clock.next("released tokenizer and model")
-        dvc("pull", "-q", *RELEASED)
+        dvc("pull", "-q", *RELEASED, *STUDIES)
     clock.next("every stage that is not up to date")
     dvc("repro", again="`make repro` continues from here; it restores nothing that is newly trained." if retrain else "Running the same command again continues from here.")
 
@@ -111,10 +113,11 @@ def main(retrain):
     ahead.start()
     clock = Clock()
     clock.next("source packages")
-    run(sys.executable, "-m", "croissant.cli", "fetch")
-    pinned = yaml.safe_load((ROOT/"data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
-    if dvc_md5(ROOT/"data") != pinned:
-        raise Stopped("stopped: data/ is not what data.dvc pins, though each listed package is; is there another file in it? Move it away and run again.", 2)
+    for tier, folder in (("lab", "data"), ("peers", "peers")):
+        run(sys.executable, "-m", "croissant.cli", "fetch", "--tier", tier)
+        pinned = yaml.safe_load((ROOT/f"{folder}.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+        if dvc_md5(ROOT/folder) != pinned:
+            raise Stopped(f"stopped: {folder}/ is not what {folder}.dvc pins, though each listed package is; is there another file in it? Move it away and run again.", 2)
     clock.next("stages")
     if not retrain and up_to_date(): print("   all up to date: corpus, tokenizer, model and every figure are as dvc.lock records them")
     else: build(clock, retrain)
