@@ -1,4 +1,5 @@
 """Two threads at most, no display, no network: what holds here holds on a laptop on a train."""
+import importlib.util
 import os
 
 import pytest
@@ -21,3 +22,19 @@ def _restore_torch_state():
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def load_benchmark():
+    "A script of benchmarks/ as a module; the environment that it sets for itself is taken back."
+    from croissant.params import root
+    before = dict(os.environ)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root()/"benchmarks"))
+        def load(name):
+            spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", root()/f"benchmarks/{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            os.environ.clear(); os.environ.update(before)
+            return module
+        yield load

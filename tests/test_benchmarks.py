@@ -1,5 +1,5 @@
 """Benchmarks: what they record is complete, and their two sides do the same work on toys."""
-import importlib.util, json, os
+import json
 
 import pytest
 
@@ -11,18 +11,10 @@ RECORDS = sorted(p for p in (root()/"reports/benchmarks").glob("*.json") if p.st
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    "benchmarks/corpus.py as a module; the environment that it sets for itself is taken back."
-    before = dict(os.environ)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root()/"benchmarks"))
-        spec = importlib.util.spec_from_file_location("benchmarks_corpus", root()/"benchmarks/corpus.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        os.environ.clear(); os.environ.update(before)
-        yield module
-        from loguru import logger
-        logger.enable("datatrove")   # the comparison of screens silences it
+def corpus(load_benchmark):
+    yield load_benchmark("corpus")
+    from loguru import logger
+    logger.enable("datatrove")   # the comparison of screens silences it
 
 
 @pytest.fixture

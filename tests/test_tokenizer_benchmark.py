@@ -1,25 +1,12 @@
 """benchmarks/tokenizer.py: its comparisons on toys, and what they refuse."""
-import importlib.util
-import os
-
 import pytest
 
-from croissant.params import root
 from croissant.tokenizer import toy_tokenizer
 from croissant.toy import toy_documents
 
 
 @pytest.fixture(scope="module")
-def script():
-    "The script as a module; the environment that it sets for itself is taken back."
-    before = dict(os.environ)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root()/"benchmarks"))
-        spec = importlib.util.spec_from_file_location("benchmarks_tokenizer", root()/"benchmarks/tokenizer.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        os.environ.clear(); os.environ.update(before)
-        yield module
+def script(load_benchmark): return load_benchmark("tokenizer")
 
 
 @pytest.fixture
