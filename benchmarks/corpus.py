@@ -10,6 +10,7 @@ import os
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}   # before any import that reads them
 
 import json
+import math
 import platform
 import random
 import statistics
@@ -57,11 +58,16 @@ def turns(ours, peers, repeats):
     return seconds
 
 
+def outer(n):
+    "How many of n ordered ratios lie outside a 95 % interval of their median, at either end (the sign test's); none of fewer than nine: then the interval is lowest to highest."
+    return next(k for k in range(n) if 2 * sum(math.comb(n, i) for i in range(k + 2)) / 2**n > .05)
+
+
 def compared(seconds, peer, size, **more):
-    "One row: the median of the turns' ratios with the lowest and the highest, the same in CPU time, which other programs disturb less, and both speeds."
+    "One row: the median of the turns' ratios with its interval, the same in CPU time, which other programs disturb less, and both speeds."
     wall, cpu = (sorted(p[k] / o[k] for p, o in zip(seconds[peer], seconds["ours"])) for k in (0, 1))
     speed = {name: size / 1e6 / statistics.median(w for w, _ in s) for name, s in seconds.items()}
-    row = {"peer": peer, "ratio": statistics.median(wall), "ratio_low": wall[0], "ratio_high": wall[-1], "cpu_ratio": statistics.median(cpu), "repeats": len(wall),
+    row = {"peer": peer, "ratio": statistics.median(wall), "ratio_low": wall[outer(len(wall))], "ratio_high": wall[-1 - outer(len(wall))], "cpu_ratio": statistics.median(cpu), "repeats": len(wall),
            "our_megabytes_per_second": speed["ours"], "peer_megabytes_per_second": speed[peer], **more}
     print(f"{peer:60} {speed[peer]:7.2f} MB/s   ours {speed['ours']:7.2f} MB/s   {row['ratio']:5.2f} times as fast ({row['cpu_ratio']:.2f} in CPU time)", flush=True)
     return row

@@ -26,7 +26,8 @@ from croissant.packing import CHUNK, pack_part
 from croissant.params import BadInput, root
 from croissant.tokenizer import REQUIRED, SPECIALS, SPLIT, Tokenizer, train_tokenizer
 
-TOKENIZER, MEGABYTES, TRAINING_MEGABYTES, VOCABULARY, PLACEHOLDERS, REPEATS, ROWS = "artifacts/tokenizer/base32k", 36, 88, 32_000, 100, 3, 1000
+TOKENIZER, VOCABULARY, PLACEHOLDERS, ROWS = "artifacts/tokenizer/base32k", 32_000, 100, 1000
+MEGABYTES, REPEATS = {"shards": 72, "ids": 24, "training": 88}, {"shards": 3, "ids": 3, "training": 9, "slow training": 3}
 PEERS = ("sentencepiece", "tokenizers", "transformers")
 
 
@@ -43,8 +44,8 @@ def encoders(folder):
 
 class Stock:
     "Encoders for every turn: cold ones are used once, warm ones again and again."
-    def __init__(self, folder, cold):
-        sets = [encoders(folder) for _ in range(REPEATS + 1 if cold else 1)]
+    def __init__(self, folder, cold, repeats):
+        sets = [encoders(folder) for _ in range(repeats + 1 if cold else 1)]
         self.cold, self.of = cold, {side: [s[side] for s in sets] for side in sets[0]}
 
     def take(self, side): return self.of[side].pop() if self.cold else self.of[side][0]
@@ -55,7 +56,7 @@ def flat(rows): return np.fromiter(chain.from_iterable(rows), np.uint32)
 
 def to_shards(folder, file, documents, size):
     "jsonl -> flat uint16 with a mark at either end of a document; whole files are compared, so every id of every document is."
-    stock, bos, eos = Stock(root()/TOKENIZER, cold=True), 1, 2
+    stock, bos, eos = Stock(root()/TOKENIZER, cold=True, repeats=REPEATS["shards"]), 1, 2
 
     def ours(): pack_part(read_documents(folder, "train", "fr"), stock.take("ours"), folder/"ours.bin")
 
@@ -67,7 +68,7 @@ def to_shards(folder, file, documents, size):
                     out.write(np.fromiter(chain.from_iterable([bos, *ids, eos] for ids in encode(rows)), "<u2").tobytes())
         return run
 
-    seconds = turns(ours, {side: peer(side) for side in PEERS}, REPEATS)
+    seconds = turns(ours, {side: peer(side) for side in PEERS}, REPEATS["shards"])
     wanted = (folder/"ours.bin").read_bytes()
     for side in PEERS: assert (folder/f"{side}.bin").read_bytes() == wanted, f"{side} gave different ids"
     return [row(seconds, side, size, "jsonl to shard", "cold", tokens=len(wanted) // 2 - 2 * documents) for side in PEERS]
@@ -75,7 +76,7 @@ def to_shards(folder, file, documents, size):
 
 def to_ids(texts, size, cold):
     "Texts in memory -> ids; those of the first turn, which is not counted, are compared."
-    stock, made = Stock(root()/TOKENIZER, cold), {}
+    stock, made = Stock(root()/TOKENIZER, cold, REPEATS["ids"]), {}
     parts = {"ours": chunks(texts, CHUNK), **{side: [texts[i:i + ROWS] for i in range(0, len(texts), ROWS)] for side in PEERS}}
 
     def ours():
@@ -90,14 +91,14 @@ def to_ids(texts, size, cold):
             if side not in made: made[side] = flat(ids for part in found for ids in part), np.array([len(ids) for part in found for ids in part])
         return run
 
-    seconds = turns(ours, {side: peer(side) for side in PEERS}, REPEATS)
+    seconds = turns(ours, {side: peer(side) for side in PEERS}, REPEATS["ids"])
     for side in PEERS: assert all(map(np.array_equal, made[side], made["ours"])), f"{side} gave different ids"
     return [row(seconds, side, size, "text to ids", "cold" if cold else "warm", tokens=len(made["ours"][0])) for side in PEERS]
 
 
 def row(seconds, side, size, work, cache, **more):
     found = compared({"ours": seconds["ours"], f"{side}, {work}, {cache}": seconds[side]}, f"{side}, {work}, {cache}", size, **more)
-    return {**found, "work": work, "cache": cache, "same_ids": True}
+    return {**found, "work": work, "cache": cache, "bytes": size, "same_ids": True}
 
 
 def chunks(texts, limit):
@@ -111,16 +112,16 @@ def chunks(texts, limit):
 
 def encoding(folder):
     "Three comparisons with three peers each, on the same documents; those with a real ▁, which sentencepiece takes for a space, are left out."
-    drawn = sample(MEGABYTES)
+    drawn, every = sample(MEGABYTES["shards"]), MEGABYTES["shards"] // MEGABYTES["ids"]
     documents = [d for d in drawn if "▁" not in d["text"]]
     texts, file = [d["text"] for d in documents], folder/"train"/"fr.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents), encoding="utf-8")
-    size = sum(len(t.encode()) for t in texts)
-    rows = [*to_shards(folder, file, len(documents), size), *to_ids(texts, size, cold=True), *to_ids(texts, size, cold=False)]
+    size, some = sum(len(t.encode()) for t in texts), texts[::every]
+    rows = [*to_shards(folder, file, len(documents), size), *(r for cold in (True, False) for r in to_ids(some, sum(len(t.encode()) for t in some), cold))]
     save("tokenizer_encoding", "the same vocabulary in four libraries, equal ids for every document; cold: new encoders each turn, warm: the same encoder on the same text again; "
          "jsonl to shard: read, encode, write flat uint16 with marks", ("gigatoken", "sentencepiece", "tokenizers", "transformers", "numpy"), rows,
-         bytes=size, documents=len(documents), left_out=len(drawn) - len(documents))
+         documents=len(documents), left_out=len(drawn) - len(documents))
 
 
 def settings():
@@ -137,7 +138,7 @@ def scored(proto):
 
 def training(folder):
     "A vocabulary from text. Ours also writes `tokenizer.json` for the other libraries, which sentencepiece does not; the third trainer has its own rule for merges, so only its time is compared."
-    texts, made = [d["text"] for d in sample(TRAINING_MEGABYTES)], {}
+    texts, made = [d["text"] for d in sample(MEGABYTES["training"])], {}
     file = folder/"train.txt"
     folder.mkdir(parents=True)
     file.write_text("\n".join(texts) + "\n", encoding="utf-8", newline="\n")
@@ -154,11 +155,11 @@ def training(folder):
         core.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
         core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[*SPECIALS, *(f"<0x{b:02X}>" for b in range(256))], initial_alphabet=list(REQUIRED), show_progress=False))
 
-    peers = {"sentencepiece, from a text file": directly, "tokenizers, BpeTrainer": huggingface}
-    seconds, size = turns(ours, peers, REPEATS), sum(len(t.encode()) for t in texts)
+    size, peers = sum(len(t.encode()) for t in texts), {"sentencepiece, from a text file": directly, "tokenizers, BpeTrainer": huggingface}
+    seconds = {name: turns(ours, {name: run}, repeats) for (name, run), repeats in zip(peers.items(), (REPEATS["training"], REPEATS["slow training"]))}
     assert scored(made["ours"]) == scored(made["sentencepiece"]), "the two trainings gave different pieces"
-    rows = [compared({"ours": seconds["ours"], name: seconds[name]}, name, size, **more) for name, more in zip(peers, ({"same_pieces": True}, {}))]
-    save("tokenizer_training", "a vocabulary from texts in memory, or for sentencepiece from a file with the same lines and settings; ours includes the conversion to tokenizer.json; "
+    rows = [compared(seconds[name], name, size, **more) for name, more in zip(peers, ({"same_pieces": True}, {}))]
+    save("tokenizer_training", "a vocabulary from texts in memory, or for sentencepiece from a file with the same lines and settings; ours counts words first and includes the conversion to tokenizer.json; "
          "same_pieces: equal pieces with equal scores", ("sentencepiece", "tokenizers", "numpy"), rows, bytes=size, documents=len(texts), vocab_size=VOCABULARY)
 
 

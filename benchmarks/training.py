@@ -1,27 +1,30 @@
-"""Speed against peers, side by side in one process, as ratios:  python benchmarks/training.py
+"""Training speed and memory against peers, paired, as ratios:  python benchmarks/training.py [SIZE ...]
 
-Whole training steps (forward, backward, clipping, AdamW) of the lab model, ours against transformers' Llama with the same
-shape, batch and targets, in turn, so that a slow moment of the machine meets everybody. Nothing is compiled. Writes
-reports/benchmarks/training.json; a ratio above 1 means that ours is faster.
+Whole training steps (forward, backward, clipping, AdamW) of Llamas of four sizes with the same shape, batch and targets: our
+trainer's step in bfloat16 with float32 masters, compiled and not, and in float32, against the `Trainer` of transformers in
+float32, in bfloat16 autocast, and in bfloat16 throughout. Every side lives in a process of its own, which waits while the others
+work, so that its memory is its own and a slow moment of the machine meets everybody. One part more: the same batches for 150
+steps, our bfloat16 against the peer's float32, from the same weights. Writes reports/benchmarks/training.json; a ratio above 1
+means that ours is faster, a memory ratio below 1 that ours needs less.
 """
+import json
+import multiprocessing
+import os
 import platform
+import resource
 import statistics
+import sys
+import tempfile
 import time
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch.nn.utils import clip_grad_norm_
-from transformers import LlamaConfig, LlamaForCausalLM, __version__
-
-from croissant.checkpoint import hf_config
-from croissant.model import PRESETS, Llama
-from croissant.optim import MasterWeights, adamw, clip_gradients
-from croissant.params import root, seed_all
-from croissant.provenance import save_json
-
-PRESET, BATCH, LENGTH, REPEATS, THREADS = "lab-3m", 8, 256, 15, 2
-SHAPE = PRESETS[PRESET]
+SIZES = {"1M": dict(layers=4, hidden=128, ffn=352, heads=2, vocab=4096, batch=16, length=256),      # a body of about so many weights
+         "5M": dict(layers=6, hidden=256, ffn=688, heads=4, vocab=8192, batch=16, length=512),
+         "16M": dict(layers=8, hidden=384, ffn=1024, heads=6, vocab=32000, batch=4, length=512),
+         "60M": dict(layers=12, hidden=640, ffn=1728, heads=10, vocab=16384, batch=4, length=512)}
+OURS = {"bfloat16, compiled": ("bfloat16", True), "bfloat16": ("bfloat16", False), "float32": ("float32", False)}
+PEERS = {"transformers Trainer, float32": dict(), "transformers Trainer, bfloat16 autocast": dict(bf16=True), "transformers Trainer, bfloat16 throughout": dict(throughout=True)}
+THREADS, REPEATS, RATE, STEPS = 2, 9, 1e-3, 150
 
 
 def processor():
@@ -31,57 +34,165 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def our_step(ids, dtype):
-    model = Llama(SHAPE, 0)
-    weights = MasterWeights(model, dtype)
-    def step():
-        loss = model.loss(ids[:, :-1], ids[:, 1:])
+def shape_of(size):
+    from croissant.model import ModelConfig
+    s = SIZES[size]
+    return ModelConfig(s["vocab"], s["hidden"], s["ffn"], s["layers"], s["heads"], max_position_embeddings=s["length"], tie_word_embeddings=True)
+
+
+def batches(size, n, seed=0):
+    "Ids (B, T+1) with something to be learnt: behind each piece comes one of four."
+    import torch
+    s, g = SIZES[size], torch.Generator().manual_seed(seed)
+    return [(torch.randint(0, 4, (s["batch"], s["length"] + 1), generator=g).cumsum(1) * 7) % s["vocab"] for _ in range(n)]
+
+
+def our_steps(size, way, weights, n):
+    "Yields before each step, and after it the loss: ours."
+    import torch
+    from safetensors.torch import load_file
+    from croissant.model import Llama
+    from croissant.optim import MasterWeights, clip_gradients
+    dtype, compiled = OURS[way]
+    model = Llama(shape_of(size), 0)
+    if weights: model.load_state_dict(load_file(weights))
+    masters = MasterWeights(model, getattr(torch, dtype))
+    loss_of = model.compiled_loss() if compiled else model.loss
+    for ids in batches(size, n):
+        yield
+        loss = loss_of(ids[:, :-1], ids[:, 1:])
         loss.backward()
-        clip_gradients(weights.gather(), 1.)
-        weights.step(1e-3)
-        return loss.item()
-    return step
+        clip_gradients(masters.gather(), 1.)
+        masters.step(RATE)
+        yield loss.item()
 
 
-def peer_step(ids, dtype=torch.float32, autocast=False):
+def peer_trainer(size, way, weights, n, turn, folder):
+    "Run the peer's own trainer; `turn` is called before each step and, with the loss, after it."
+    import torch
+    from safetensors.torch import load_file
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers.utils import logging
+    from croissant.checkpoint import hf_config
+    logging.set_verbosity_error()
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in hf_config(SHAPE).items() if k not in ("architectures", "dtype")})).to(dtype)
-    optimiser = adamw(model.parameters())
-    for group in optimiser.param_groups: group["lr"] = 1e-3
-    def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-            loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        clip_grad_norm_(model.parameters(), 1.)
-        optimiser.step()
-        optimiser.zero_grad()
-        return loss.item()
-    return step
+    how = dict(PEERS[way])
+    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in hf_config(shape_of(size)).items() if k not in ("architectures", "dtype")} | {"use_cache": False}, attn_implementation="sdpa"))
+    if weights: model.load_state_dict(load_file(weights), strict=False)
+    if how.pop("throughout", False): model = model.to(torch.bfloat16)
+
+    class Turns(TrainerCallback):
+        def on_step_begin(self, *_, **__): turn(None)
+        def on_step_end(self, args, state, control, **__): turn(last[0])
+
+    class Losses(Trainer):
+        def compute_loss(self, *args, **more):
+            loss = super().compute_loss(*args, **more)
+            last[0] = loss.item()
+            return loss
+
+    last = [0.]
+    data = [{"input_ids": row[:-1], "labels": row[1:], "shift_labels": row[1:]} for ids in batches(size, n) for row in ids]   # shifted already; by `labels` it counts
+    arguments = TrainingArguments(folder, max_steps=n, per_device_train_batch_size=SIZES[size]["batch"], learning_rate=RATE, lr_scheduler_type="constant", weight_decay=.1, adam_beta2=.95,
+                                  max_grad_norm=1., optim="adamw_torch_fused", save_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no", use_cpu=True, remove_unused_columns=False, train_sampling_strategy="sequential", **how)
+    Losses(model, arguments, train_dataset=data, callbacks=[Turns()]).train()
 
 
-def main():
-    seed_all(0, THREADS)
-    ids = torch.randint(0, SHAPE.vocab_size, (BATCH, LENGTH + 1))
-    ours = {"bfloat16 with float32 masters": our_step(ids, torch.bfloat16), "float32": our_step(ids, torch.float32)}
-    peers = {"transformers, float32": peer_step(ids), "transformers, bfloat16 autocast": peer_step(ids, autocast=True), "transformers, bfloat16 throughout": peer_step(ids, torch.bfloat16)}
-    seconds = {name: [] for name in (*ours, *peers)}
-    for turn in range(REPEATS + 2):
-        for name, step in (ours | peers).items():
-            started = time.perf_counter()
-            step()
-            if turn > 1: seconds[name].append(time.perf_counter() - started)   # the first turns warm up
-    speed = {name: BATCH*LENGTH/statistics.median(s) for name, s in seconds.items()}
-    rows = []
-    for peer in peers:
-        for mine in ours:
-            paired = sorted(p/o for p, o in zip(seconds[peer], seconds[mine]))   # the two steps of one turn
-            rows.append({"peer": peer, "ours": mine, "ratio": statistics.median(paired), "ratio_low": paired[len(paired)//10], "ratio_high": paired[-1 - len(paired)//10],
-                         "peer_tokens_per_second": speed[peer], "our_tokens_per_second": speed[mine], "repeats": REPEATS})
-            print(f"{peer:34} {speed[peer]:9,.0f} tokens/s   ours, {mine:30} {speed[mine]:9,.0f} tokens/s   {rows[-1]['ratio']:.2f} times as fast")
-    save_json({"what": "training steps: forward, backward, clipping, AdamW; not compiled", "preset": PRESET, "batch_size": BATCH, "seq_len": LENGTH, "threads": THREADS,
-               "machine": processor(), "versions": {"torch": torch.__version__, "transformers": __version__}, "rows": rows}, root()/"reports/benchmarks/training.json", digits=2)
+def worker(pipe, side, size, way, weights, n, threads):
+    "One side: a step whenever the parent says so; answers with seconds and loss, at the end with the peak of its memory."
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
+    torch.set_num_threads(threads)
+    started = [0.]
+    def turn(loss):
+        if loss is None: pipe.recv(); started[0] = time.perf_counter()
+        else: pipe.send((time.perf_counter() - started[0], loss))
+    with tempfile.TemporaryDirectory() as folder:
+        if side == "ours":
+            for loss in our_steps(size, way, weights, n): turn(loss)
+        else: peer_trainer(size, way, weights, n, turn, folder)
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-if __name__ == "__main__":
-    main()
+def run_turns(size, sides, n, weights=None):
+    "Way -> seconds and losses of n steps in turn, and the peak of memory in MiB."
+    context, sides_of = multiprocessing.get_context("spawn"), {}
+    for way in sides:
+        here, there = context.Pipe()
+        process = context.Process(target=worker, args=(there, "ours" if way in OURS else "peer", size, way, weights, n, THREADS), daemon=True)
+        process.start(); there.close()
+        sides_of[way] = here, process
+    found = {way: ([], []) for way in sides}
+    for _ in range(n):
+        for way, (pipe, _process) in sides_of.items():
+            pipe.send("go")
+            seconds, loss = pipe.recv()
+            found[way][0].append(seconds); found[way][1].append(loss)
+    peaks = {way: pipe.recv() for way, (pipe, _) in sides_of.items()}
+    for _, process in sides_of.values(): process.join()
+    return found, peaks
+
+
+def outer(n): # as in corpus.py, which imports this file
+    from corpus import outer
+    return outer(n)
+
+
+def compared(size, found, peaks, peak_flops):
+    "Rows: every way of ours against every peer, from the steps behind the first two."
+    from croissant.model import flops_per_token
+    s, rows = SIZES[size], []
+    tokens, flops = s["batch"] * s["length"], flops_per_token(shape_of(size), s["length"])
+    seconds = {way: t[2:] for way, (t, _) in found.items()}
+    for peer in PEERS:
+        for ours in OURS:
+            ratios = sorted(p / o for p, o in zip(seconds[peer], seconds[ours]))
+            k, speed = outer(len(ratios)), {way: tokens / statistics.median(seconds[way]) for way in (peer, ours)}
+            rows.append({"size": size, "peer": peer, "ours": ours, "ratio": statistics.median(ratios), "ratio_low": ratios[k], "ratio_high": ratios[-1 - k], "repeats": len(ratios),
+                         "our_tokens_per_second": speed[ours], "peer_tokens_per_second": speed[peer], "our_share_of_peak": speed[ours] * flops / peak_flops, "peer_share_of_peak": speed[peer] * flops / peak_flops,
+                         "our_peak_mib": peaks[ours], "peer_peak_mib": peaks[peer], "memory_ratio": peaks[ours] / peaks[peer], "first_loss_difference": abs(found[ours][1][0] - found[peer][1][0])})
+            print(f"{size:4} {peer:42} {speed[peer]:8,.0f} tokens/s   ours, {ours:19} {speed[ours]:8,.0f} tokens/s ({rows[-1]['our_share_of_peak']:.0%} of the peak)   "
+                  f"{rows[-1]['ratio']:.2f} times as fast, {rows[-1]['memory_ratio']:.2f} of the memory", flush=True)
+    return rows
+
+
+def same_weights(size, path):
+    "Fresh weights of ours, in a file that both sides read."
+    from safetensors.torch import save_file
+    from croissant.model import Llama
+    model = Llama(shape_of(size), 0)
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, path)
+
+
+def curve(weights):
+    "Mean losses over stretches of steps on the same batches, and the largest difference of them."
+    ours, peer = "bfloat16", "transformers Trainer, float32"
+    found, _ = run_turns("1M", (ours, peer), STEPS, weights)
+    ends = [0, 10, 50, 100, STEPS]
+    stretches = [{"from": a, "to": b, "ours": statistics.fmean(found[ours][1][a:b]), "peer": statistics.fmean(found[peer][1][a:b])} for a, b in zip(ends, ends[1:])]
+    whole = abs(statistics.fmean(found[ours][1]) - statistics.fmean(found[peer][1]))
+    print(f"{STEPS} steps: mean losses of bfloat16 and the peer's float32 differ by {whole:.4f}", flush=True)
+    return {"size": "1M", "steps": STEPS, "ours": ours, "peer": peer, "stretches": stretches, "mean_difference": whole}
+
+
+def main(sizes):
+    from importlib.metadata import version
+    import torch
+    from croissant.params import root
+    from croissant.provenance import save_json
+    from croissant.tracking import matmul_peak
+    torch.set_num_threads(THREADS)
+    peak, rows = matmul_peak(torch.bfloat16), []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes or SIZES:
+            same_weights(size, weights := f"{folder}/{size}.safetensors")
+            rows += compared(size, *run_turns(size, (*OURS, *PEERS), REPEATS + 2, weights), peak)
+        along = curve(f"{folder}/1M.safetensors") if not sizes or "1M" in sizes else None
+    record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, one step at a time in turn", "sizes": SIZES,
+              "threads": THREADS, "machine": processor(), "bfloat16_peak_gflops": peak / 1e9, "versions": {p: version(p).partition("+")[0] for p in ("torch", "transformers", "accelerate")} | {"python": platform.python_version()},
+              "curve": along, "rows": rows}
+    if sizes: print(json.dumps(record["curve"], indent=1)); return   # a part is no record
+    save_json(record, root()/"reports/benchmarks/training.json", digits=5)
+
+
+if __name__ == "__main__": main(sys.argv[1:])

@@ -120,6 +120,7 @@ def screen_records(
             sign()
     return save_json({"dropped": _counted(lost), "changed": _counted(changed), "samples": samples.rows(), "items": [list(i) for i in items], **(made or {})}, part.with_suffix(".json").resolve())
 
+# %% ../nbs/17_build.ipynb #packages
 def screen_package(
     package: Package, # A row of `sources.csv`
     data: Path|str, # Folder with the fetched packages

@@ -8,8 +8,8 @@ __all__ = ['TOKENIZE', 'VERBS', 'Family', 'add_verb', 'fetch', 'tokenize_train',
            'verify', 'fmti', 'report', 'parser', 'main']
 
 # %% ../nbs/95_cli.ipynb #imports
-import argparse, inspect, json, os, shutil, sys, unicodedata, warnings
-from contextlib import suppress
+import argparse, inspect, json, os, re, shutil, sys, unicodedata, warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Callable, Iterable, Iterator, NamedTuple, Sequence, get_args, get_origin
 
@@ -88,13 +88,17 @@ def fetch(*,
 def _tokenizer(folder: str) -> Any:
     "A tokenizer folder, loaded."
     from croissant.tokenizer import Tokenizer
+    if not (_input(folder)/"tokenizer.json").is_file():
+        raise BadInput(f"{folder}: no folder with a tokenizer.json; name one with --tokenizer, make one with `croissant tokenize train`, or restore the project's own with `dvc pull`")
     return Tokenizer.load(_input(folder))
 
 def _trained(files: Sequence[Path], vocab_size: int, placeholders: int) -> Any:
     "Read and train: what the child process does."
     from croissant.streaming import read_texts
     from croissant.tokenizer import train_tokenizer
-    return train_tokenizer([t for f in files for t in read_texts(f, bar=False)], vocab_size, placeholders)
+    texts = [t for f in files for t in read_texts(f, bar=False)]
+    if files and not any(texts): raise BadInput(f"{', '.join(map(str, files))}: no text in {'it' if len(files) == 1 else 'any of them'}; give files with text to train on")
+    return train_tokenizer(texts, vocab_size, placeholders)
 
 def _answer(connection: Any, function: Callable, args: Sequence[Any]) -> None:
     "Call, and send the value or the complaint; Ctrl-C is the parent's business."
@@ -226,10 +230,12 @@ def tokenize_inspect(
     "Show the pieces of a text, with their ids below."
     t = _tokenizer(tokenizer)
     text = _standard_input() if text == "-" else text
+    try: text.encode()
+    except UnicodeEncodeError as e: raise BadInput(f"TEXT: half of a character, or a byte that is no UTF-8, at character {e.start}; type it again, or convert it and give it on standard input, with `-`") from None
     ids, pieces = t.encode(text), t.pieces(text)
     if json_: print(json.dumps({"ids": ids, "pieces": pieces}, ensure_ascii=False)); return 0
     if ids: print(show_pieces(pieces, ids, shutil.get_terminal_size().columns, sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
-    print(f"{len(ids)} tokens, {len(text.split())} words, {len(text.encode())} bytes")
+    print(", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(ids), "token"), (len(text.split()), "word"), (len(text.encode()), "byte"))))
     return 0
 
 # %% ../nbs/95_cli.ipynb #compare
@@ -245,11 +251,11 @@ def _encoders(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
             yield name, load_peer(name) if name in PEERS and not Path(name).is_dir() else _tokenizer(name)
         except BadInput as e:
             if names: raise
-            print(f"left out: {e}", file=sys.stderr)
+            print(f"left out: {e if name in str(e) else f'{name}: {e}'}", file=sys.stderr)
 
 def tokenize_compare(
     file: str, # A text file in UTF-8, or a .jsonl whose records have a field `text`, read whole; `-` is standard input
-    *, tokenizer: tuple[str, ...] = (), # Tokenizer folders, and names of other people's such as llama2 or gpt4o; without it, all that are here
+    *, tokenizer: tuple[str, ...] = (), # After FILE: tokenizer folders, and names of other people's such as llama2 or gpt4o; without it, all that are here
     json_: bool = False, # Print rows as JSON
 ) -> int:
     "What a text costs with several tokenizers, and which of them give it back unchanged."
@@ -262,8 +268,9 @@ def tokenize_compare(
         ids = t.encode_batch(texts)
         n = sum(map(len, ids))
         rows.append({"tokenizer": name, "pieces": t.vocab_size, "tokens": n, "tokens_per_word": n / words, "bytes_per_token": size / max(n, 1), "lossless": all(t.decode(i) == x for i, x in zip(ids, texts))})
+    if not rows: raise BadInput("no tokenizer is here to compare with; name folders with --tokenizer, or `croissant fetch --tier peers` brings other people's")
     if json_: print(json.dumps(rows)); return 0
-    wide = max(len(r["tokenizer"]) for r in rows) if rows else 9
+    wide = max(9, *(len(r["tokenizer"]) for r in rows))
     print(f"{'tokenizer':{wide}}  {'pieces':>8}  {'tokens':>10}  {'per word':>8}  {'bytes each':>10}  lossless")
     for r in rows: print(f"{r['tokenizer']:{wide}}  {r['pieces']:>8,}  {r['tokens']:>10,}  {r['tokens_per_word']:>8.2f}  {r['bytes_per_token']:>10.2f}  {'yes' if r['lossless'] else 'no'}")
     return 0
@@ -280,15 +287,25 @@ def _train_config(file: str) -> tuple[str, Any]:
     if not isinstance(preset, str) or preset not in PRESETS: raise BadInput(f"{file}:train: unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     return preset, from_dict(TrainConfig, values, f"{file}:train")
 
+@contextmanager
+def _world(replicas: int) -> Iterator[Any]:
+    "The other processes, if torchrun started this one."
+    if "LOCAL_RANK" not in os.environ: yield None; return
+    from croissant.distributed import Distributed
+    world = Distributed(replicas)
+    try: yield world
+    finally: world.close()
+
 def train(*,
     config: str, # YAML file with a `train` section, such as params.yaml
     out: str, # Folder for the model, its states and its records
     shards: str = "artifacts/shards/lab8k", # Token shards
     tokenizer: str = "artifacts/tokenizer/lab8k", # Their tokenizer
     resume: Annotated[str, "auto"] = "never", # Alone, or with `auto`: continue from the newest state in the folder, if there is one
+    replicas: int = 1, # Behind torchrun: groups of processes that hold the whole model each
     json_: bool = False, # Print the record as JSON
 ) -> int:
-    "Train a model; Ctrl-C saves, and `--resume` continues exactly."
+    "Train a model, on one process or, behind torchrun, on many; Ctrl-C saves, and `--resume` continues exactly."
     from dataclasses import replace
     from croissant.model import PRESETS
     from croissant.tokenizer import Tokenizer
@@ -298,11 +315,13 @@ def train(*,
     preset, settings = _train_config(config)
     cutter, folder = _input(tokenizer), _output(out, "")
     shape = replace(PRESETS[preset], vocab_size=Tokenizer.load(cutter).vocab_size)
-    try: record = run(shape, _input(shards), cutter, settings, folder, resume=resume == "auto")
-    except Diverged as e: print(f"error: {e}", file=sys.stderr); return 1
-    except (BadInput, KeyboardInterrupt) as e: raise type(e)(str(e).replace("resume=True", "--resume")) from None   # Python's spelling is not ours
+    with _world(replicas) as world:
+        try: record = run(shape, _input(shards), cutter, settings, folder, resume=resume == "auto", runtime=world)
+        except Diverged as e: print(f"error: {e}", file=sys.stderr); return 1
+        except (BadInput, KeyboardInterrupt) as e: raise type(e)(str(e).replace("resume=True", "--resume")) from None   # Python's spelling is not ours
+        if world and world.rank: return 0   # the first process speaks for all
     if json_: print(json.dumps({k: v for k, v in record.items() if k != "losses"} | {"out": str(folder)}, ensure_ascii=False, default=str)); return 0
-    print(f"{'trained' if record['finished'] else 'paused'}: step {record['step']} of {settings.max_steps}, {record['tokens_seen']:,} tokens; "
+    print(f"{'trained' if record['finished'] else 'paused'}: step {record['step']} of {settings.total_steps}, {record['tokens_seen']:,} tokens; "
           f"training loss {record['losses'][-1]['loss']:.3f} nats per token at the last step, {record['train_loss']:.3f} over the last twentieth")
     for part in (k.removeprefix("bpb_") for k in record["last"] if k.startswith("bpb_")):
         print(f"  {part:9} {record['last'][f'bpb_{part}']:.3f} bits per byte (untrained {record['first'][f'bpb_{part}']:.3f}), {record['last'][f'loss_{part}']:.3f} nats per token")
@@ -351,10 +370,11 @@ def _trigram(folder: Path, tokenizer: Any, shards: str, config: str) -> Any:
     from croissant.packing import Shards
     from croissant.trainer import mixture_shares
     _, c = _train_config(config)
-    seen, counted = describe(folder).get("tokens_seen"), c.max_steps*c.batch_size*c.seq_len
+    seen, counted = describe(folder).get("tokens_seen"), c.total_steps*c.batch_size*c.seq_len
     if seen != counted: raise BadInput(f"{folder} has seen {seen or 'an unknown number of'} tokens, a run of {config} sees {counted}; give the configuration of its run with --config")
+    if c.sampling != "with_replacement": raise BadInput(f"{config}: the trigram reads windows drawn with replacement, this run was asked for sampling: {c.sampling}")
     stream = Shards(_input(shards), "train", tokenizer)
-    return trigram_of(stream, tokenizer, mixture_shares(c.mixture, stream), c.max_steps, c.batch_size, c.seq_len, c.seed)
+    return trigram_of(stream, tokenizer, mixture_shares(c.mixture, stream), c.total_steps, c.batch_size, c.seq_len, c.seed)
 
 # %% ../nbs/95_cli.ipynb #verbs-eval
 def evaluate(*,
@@ -397,13 +417,34 @@ def evaluate(*,
     return 0
 
 def plan(*,
-    preset: str = "base", # A size: one of the paper's (xxs xs s base) or a lab preset
+    preset: str = "", # A size: one of the paper's (xxs xs s base) or a lab preset; the file's by default
+    cluster: str = "paper", # `NAME` for params.NAME.yaml in the repository, or the path of such a file
+    mfu: float = 0.0, # Model FLOPs utilisation, instead of the file's
+    simulate: bool = False, # Also run the sharded step on as many ranks as the cluster has, none of which exists
+    slurm: str = "", # Write a launch script for Slurm and torchrun to this file
     json_: bool = False, # Print the plan as JSON
 ) -> int:
-    "What training a preset takes: exact parameters, tokens, FLOPs by definition, memory, hours."
-    from croissant.footprint import plan as run
-    found = run(preset)
-    print(json.dumps(found, indent=1) if json_ else "\n".join(f"{k:34} {v}" for k, v in found.items()))
+    "What a run takes: parameters, FLOPs by definition, memory, hours, energy, checkpoints, beside what the paper prints."
+    from croissant.discrepancies import beside_the_paper
+    from croissant.launch import slurm_script
+    from croissant.plan import changed, load_run, plan as run, plan_text
+    from croissant.provenance import replacing
+    asked = load_run(str(_input(cluster).absolute()) if cluster.endswith((".yaml", ".yml")) else cluster)
+    if mfu: asked = changed(asked, mfu=mfu)
+    found = run(preset or None, asked)
+    script = slurm_script(asked, preset or None) if slurm else ""
+    if cluster == "paper" and found["preset"] == load_run().train.preset: found["paper"] = beside_the_paper(found)
+    if simulate:
+        from croissant.model import PRESETS
+        from croissant.simulate import simulate_plans, simulation_text
+        found["simulation"] = simulate_plans(PRESETS[found["preset"]], asked.profile, asked.cluster.gpus, found["seq_len"], asked.cluster.memory_gib)
+    if slurm:
+        with replacing(_output(slurm, "")) as tmp: tmp.write_text(script, encoding="utf-8")
+        found["slurm"] = slurm
+    if json_: print(json.dumps(found, indent=1)); return 0
+    print(plan_text(found))
+    if simulate: print("\n" + simulation_text(found["simulation"]))
+    if slurm: print(f"\nlaunch script in {slurm}: sbatch it from the root of a checkout on the cluster")
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-verify
@@ -462,6 +503,8 @@ def main(
 ) -> int: # 0 well, 1 a check failed, 2 wrong usage or input, 130 stopped with Ctrl-C
     "Entry point of `croissant`."
     def warn(message, *rest, **more): print(f"warning: {message}", file=sys.stderr)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):   # whoever started us may have closed one
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):   # a terminal that lacks a letter shows its code
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
@@ -475,7 +518,8 @@ def main(
         except KeyboardInterrupt as e: print(f"\n{str(e) or 'stopped'}", file=sys.stderr); return 130
         except BrokenPipeError: _drop_stdout(); return 0
         except OSError as e:
-            print(f"error: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}; free some space, or give a path that you may read and write", file=sys.stderr)
+            what = re.sub(r"\.([^/]+)\.\w+\.partial$", r"\1", str(e.filename or ""))   # the file that was asked for, not its temporary name
+            print(f"error: {f'{what}: ' if what else ''}{e.strerror or e}; free some space, or give a path that you may read and write", file=sys.stderr)
             try: sys.stdout.flush()
             except OSError: _drop_stdout()
             return 2

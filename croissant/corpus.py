@@ -77,7 +77,7 @@ def make_record(
     if language == "code": return with_text(rest, text)   # its indentation has a meaning
     return with_text(rest, (clean(text[0]), clean(text[1])) if isinstance(text, tuple) else clean(text))
 
-# %% ../nbs/11_corpus.ipynb #shingles
+# %% ../nbs/11_corpus.ipynb #words
 _BASE = np.uint64(0x9e3779b97f4a7c15) # any large odd number with mixed bits
 _STRETCH = 1 << 17 # characters whose prefix sums are made at once, which bounds memory
 
@@ -119,6 +119,7 @@ def word_hashes(
     "A 64-bit name for each word of a text, in order."
     return split_words(text)[1]
 
+# %% ../nbs/11_corpus.ipynb #words-of-all
 def batches(
     items: Iterable[Any], # Texts, or anything else that `size` can measure
     size: Callable[[Any], int] = len, # Its measure of an item
@@ -150,6 +151,7 @@ def runs_inside(
     inside[late[late >= begin[:-1, None]]] = False
     return inside[:max(0, len(inside) - k + 1)]
 
+# %% ../nbs/11_corpus.ipynb #shingles
 def shingles(
     words: np.ndarray, # uint64[n], as `word_hashes` gives them
     k: int = 13, # Words in a shingle

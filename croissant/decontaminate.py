@@ -98,9 +98,10 @@ def drop_held_out(
     gone = _held_out_lines(held_out.hits(shingles(names, words))[0], ends, words, share)
     return _left(text, gone, ends, words), int(gone.sum())
 
-# %% ../nbs/14_decontaminate.ipynb #items
+# %% ../nbs/14_decontaminate.ipynb #pair-sides
 HELD_OUT_PAIRS, PAIR_SIDE_WORDS = "held-out pairs", 8 # benchmark of the short sides of held-out pairs; words from which a side is searched for in running text
 
+# %% ../nbs/14_decontaminate.ipynb #items
 class BenchmarkItems:
     "Benchmark items made ready to be found in running text."
     def __init__(self,
@@ -134,10 +135,7 @@ class BenchmarkItems:
         start, place = self.known.hits(_named(shingles(words, self.words), self.words))
         found = [(start, np.full(len(start), self.words), place)]
         begins = self.first.hits(shingles(words, self.least))[0] if self.lengths else start[:0]
-        for n in self.lengths if len(begins) else ():
-            here = begins[begins <= len(words) - n]
-            which, place = self.known.hits(_named(shingles(words, n)[here], n))
-            found.append((here[which], np.full(len(which), n), place))
+        for n in self.lengths if len(begins) else (): found.append(_runs_at(self.known, words, begins[begins <= len(words) - n], n))
         return tuple(np.concatenate(x) for x in zip(*found))  # type: ignore[return-value]
 
     def sides(self,
@@ -148,10 +146,7 @@ class BenchmarkItems:
         "The short sides of pairs that are equal to a whole short side of a held-out pair."
         count, found = np.where(pairs, np.diff(begin), 0), [(begin[:0],) * 3]
         for n in range(1, min(self.side, self.words)):
-            here = begin[:-1][count == n]
-            if not len(here): continue
-            which, place = self.known.hits(_named(shingles(words, n)[here], n, True))
-            found.append((here[which], np.full(len(which), n), place))
+            if len(here := begin[:-1][count == n]): found.append(_runs_at(self.known, words, here, n, True))
         return tuple(np.concatenate(x) for x in zip(*found))  # type: ignore[return-value]
 
     def items(self,
@@ -167,8 +162,14 @@ class BenchmarkItems:
         "The benchmarks that have one of these runs in an item."
         return {self.benchmark[i] for i in self.items(places)}
 
+# %% ../nbs/14_decontaminate.ipynb #named
 def _named(runs: np.ndarray, n: int, whole: bool = False) -> np.ndarray: # runs of different lengths in one set, by adding the length; whole sides are others than runs
     return runs * np.uint64(0xd1342543de82ef95) + np.uint64(2 * n + whole)
+
+def _runs_at(known: ShingleSet, words: np.ndarray, here: np.ndarray, n: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # here: int64[h], words at which a run may begin
+    "The known runs of `n` words that begin there, as `BenchmarkItems.find` gives them."
+    which, place = known.hits(_named(shingles(words, n)[here], n, whole))
+    return here[which], np.full(len(which), n), place
 
 # %% ../nbs/14_decontaminate.ipynb #drop-items
 def _item_lines(runs: tuple[np.ndarray, ...], ends: np.ndarray, items: BenchmarkItems) -> dict[int, set[str]]: # runs: as `BenchmarkItems.find` gives them

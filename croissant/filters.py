@@ -270,6 +270,7 @@ _NIR = re.compile(rf"(?<!\w)(?<!\d{_S})[12378]{_S}?\d\d{_S}?(?:0[1-9]|1[0-2]|[2-
 _PAY = re.compile(r"(?<!\w)(?:cartes?|cards?|visa|mastercard|amex|american express|cb|cr[ée]dit|paiements?|payments?|payer|pay|pan)(?!\w)", re.I)   # sixteen digits in one run are a card's where one pays
 _CARD = re.compile(rf"(?<!\w)(?<!\d{_S})(?:3[47]\d\d({_S}?)\d{{6}}\1\d{{5}}|(?:4\d|5[1-5]|2[2-7]|6[05])\d\d({_S}?)(?:\d{{4}}\2){{2}}\d{{4}})(?!\w)(?!{_S}\d)")
 
+# %% ../nbs/12_filters.ipynb #context
 _CALL = r"(?:t[ée]l(?:[ée]ph?\w*|[ée]copie\w*)?|(?:tele)?phones?|fax|portables?|mobiles?|gsm|sms|whatsapp|appel(?:er|ez|le|ant)|appell?e[rzs]?|compose[rz]|joindre|joignable|call|dial)(?!\w)"
 _CALL_NEAR = re.compile(rf"(?<!\w)(?:{_CALL}|(?<!d['’])appels?(?!\w| d.offres?| à (?:proj|cand|manif)))|\[e-mail\]", re.I)   # a phone number may follow
 _CALL_LAST = re.compile(rf"(?<!\w){_CALL}\D*$", re.I)                                                     # and no other number stands between
@@ -280,6 +281,7 @@ _NEXT, _PREVIOUS = re.compile(rf"[,/]?{_S}?0[1-9](?:{_PAIRS}\d\d){{4}}(?!\d)"), 
 _EXPRESSION = re.compile(r"(?:[=+*/\[{@&|^~!-]|[(\[][^)\]]*,|(?<![\w>)\"'] )\(|(?<!\S)(?:return|yield|and|or|not|in|if|else|assert|lambda))\s*\(*\s*$")   # code that a value follows
 _PICTURE = re.compile(r"@\d+x\.[a-z]{2,4}$")   # icon@2x.png
 
+# %% ../nbs/12_filters.ipynb #checks
 def _mail(m: re.Match) -> str: # What is to be masked, or nothing
     "An address of a person? `_a@b.fr_` is one in italics."
     if m[0].startswith("git@") or _PICTURE.search(m[0]) and m[0].rpartition(".")[2] in ("js", "css", "png", "jpg", "jpeg", "gif", "svg", "webp"): return ""
@@ -312,6 +314,7 @@ def _phone(m: re.Match) -> str:
     kinds = p.PhoneNumberType
     return found if p.is_valid_number(number) and p.number_type(number) not in (kinds.TOLL_FREE, kinds.PREMIUM_RATE, kinds.SHARED_COST, kinds.UAN) else ""
 
+# %% ../nbs/12_filters.ipynb #sums
 def _nir(m: re.Match) -> str:
     from stdnum.fr import nir
     return m[0] if nir.is_valid(re.sub(r"[^\dAB]", "", m[0].upper())) else ""

@@ -182,7 +182,8 @@ def _spoil(path: Path, name: str, inside: str, change: Any) -> None:
 # %% ../nbs/71_fmti.ipynb #places
 CORPUS, SHARDS, MODEL, TOKENS = "artifacts/corpus", "artifacts/shards/lab8k", "artifacts/checkpoints/flagship", 2
 METRICS = "reports/metrics"
-TRAINING = tuple(f"croissant/{m}.py" for m in ("checkpoint", "corpus", "mixture", "model", "optim", "packing", "params", "provenance", "tokenizer", "toy", "trainer"))
+TRAINING = tuple(f"croissant/{m}.py" for m in ("bits_per_byte", "checkpoint", "corpus", "mixture", "model", "optim", "order", "packing", "params", "provenance",
+                                                "tokenizer", "toy", "tracking", "train_config", "trainer"))
 SERVING = tuple(f"croissant/{m}.py" for m in ("checkpoint", "generate", "model", "params", "provenance", "tokenizer", "toy"))
 STAGES = "reports/stages.csv"
 
@@ -439,7 +440,7 @@ def core_frameworks(base: Path) -> dict[str, Any]:
     "Third-party imports, found by reading the modules, are among the declared requirements."
     line = next(l for l in (base/"settings.ini").read_text(encoding="utf-8").splitlines() if l.startswith("requirements"))
     declared = {re.split("[<>=!~\\[]", w)[0].lower() for w in line.partition("=")[2].split()}
-    used = {{"yaml": "pyyaml"}.get(n, n) for n in {n.split(".")[0] for n in imports(base, TRAINING)} - set(sys.stdlib_module_names) - {"croissant", ""}}
+    used = {{"yaml": "pyyaml"}.get(n, n.lower()) for n in {n.split(".")[0] for n in imports(base, TRAINING)} - set(sys.stdlib_module_names) - {"croissant", ""}}
     if used - declared: raise Clash(f"{', '.join(sorted(used - declared))} imported but not among the requirements of settings.ini")
     return {"names": ", ".join(sorted(used))}
 

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEFINITIONS', 'training_flops_per_token', 'flops_from_rate', 'paper_flops', 'energy', 'lab_footprint', 'memory',
-           'utilisation', 'plan']
+           'utilisation']
 
 # %% ../nbs/70_footprint.ipynb #imports
-from dataclasses import asdict
 from typing import Any
 
 from .model import PRESETS, ModelConfig, count_parameters
@@ -17,10 +16,13 @@ from .provenance import fact
 # %% ../nbs/70_footprint.ipynb #flops
 DEFINITIONS: dict[str, str] = {
     "6N_non_embedding": "six times the parameters of the layers",
+    "6N_without_lookup": "six times all parameters but the embedding table, whose look-up multiplies nothing",
     "6N": "six times all parameters, both embedding matrices included",
     "matrices_causal_attention": "matrices without the look-up, and the causal half of attention",
     "matrices_attention": "matrices without the look-up, and full attention",
-    "recomputed": "the same, with each layer run forward twice (activation recomputation)",
+    "recomputed_causal_attention": "the causal half, with each layer run forward twice (activation recomputation)",
+    "megatron_recomputed": "Megatron's formula: full attention, each layer run forward twice and counted as 12 C^2 parameters",
+    "recomputed": "full attention, with each layer run forward twice",
 }
 
 def training_flops_per_token(
@@ -31,9 +33,11 @@ def training_flops_per_token(
     n, c = count_parameters(config), config
     head, layers = c.vocab_size * c.hidden_size, n["non_embedding"]
     square = c.num_hidden_layers * c.hidden_size * seq_len   # one product of queries and keys, over all layers
-    return {"6N_non_embedding": 6 * layers, "6N": 6 * n["total"],
+    return {"6N_non_embedding": 6 * layers, "6N_without_lookup": 6 * (layers + head), "6N": 6 * n["total"],
             "matrices_causal_attention": 6 * (layers + head) + 6 * square,
             "matrices_attention": 6 * (layers + head) + 12 * square,
+            "recomputed_causal_attention": 8 * layers + 6 * head + 8 * square,
+            "megatron_recomputed": 8 * 12 * c.num_hidden_layers * c.hidden_size**2 + 6 * head + 16 * square,
             "recomputed": 8 * layers + 6 * head + 16 * square}
 
 # %% ../nbs/70_footprint.ipynb #rate
@@ -57,12 +61,14 @@ def energy(
     watts: float, # Power of one device while it works; a data-sheet value makes this an upper estimate
     g_per_kwh: float, # Carbon intensity of the grid, g CO2e per kWh
     pue: float = 1.0, # Overhead of the building
-) -> dict[str, float|str]: # `kwh`, `kg_co2e`, the assumptions, and `status`
-    "Energy and carbon from hours and assumed constants; negative or impossible input raises `BadInput`."
-    for name, value, least in (("device_hours", device_hours, 0), ("watts", watts, 0), ("g_per_kwh", g_per_kwh, 0), ("pue", pue, 1)):
+    l_per_kwh: float = 0.0, # Water evaporated on site, litres per kWh; 0 where nobody assumes any
+) -> dict[str, float|str]: # `kwh`, `kg_co2e`, `litres`, the assumptions, and `status`
+    "Energy, carbon and water from hours and assumed constants; negative or impossible input raises `BadInput`."
+    for name, value, least in (("device_hours", device_hours, 0), ("watts", watts, 0), ("g_per_kwh", g_per_kwh, 0), ("pue", pue, 1), ("l_per_kwh", l_per_kwh, 0)):
         if not value >= least: raise BadInput(f"energy: {name} is {value}; it must be at least {least}")
     kwh = device_hours * watts / 1000 * pue
-    return {"kwh": kwh, "kg_co2e": kwh * g_per_kwh / 1000, "device_hours": device_hours, "watts": watts, "g_per_kwh": g_per_kwh, "pue": pue, "status": "estimated"}
+    return {"kwh": kwh, "kg_co2e": kwh * g_per_kwh / 1000, "litres": kwh * l_per_kwh, "device_hours": device_hours, "watts": watts, "g_per_kwh": g_per_kwh, "pue": pue,
+            "l_per_kwh": l_per_kwh, "status": "estimated"}
 
 # %% ../nbs/70_footprint.ipynb #lab
 def lab_footprint(
@@ -93,7 +99,7 @@ def memory(
     found = dict(zip(("weights", "gradients", "master", "optimiser"), (parameters * b for b in each[precision])))
     return found | {"total": sum(found.values())}
 
-# %% ../nbs/70_footprint.ipynb #plan
+# %% ../nbs/70_footprint.ipynb #utilisation
 def utilisation(
     flops: float, # Useful operations, such as those of `matrices_attention`
     device_hours: float, # Hours of all devices together
@@ -103,28 +109,3 @@ def utilisation(
     share = flops / flops_from_rate(device_hours, peak_tflops)
     if not 0 < share <= 1: raise BadInput(f"utilisation: {share:.3g} is not between 0 and 1; check the hours and the peak rate")
     return share
-
-def plan(
-    preset: str = "base", # Name of a shape in `PRESETS`
-    tokens: float|None = None, # D; the paper's steps times its batch by default
-    batch_sequences: int|None = None, # Sequences in a step; the paper's by default
-    seq_len: int|None = None, # T; the shape's longest sequence by default
-    peak_tflops: float = 312.0, # Peak bf16 rate of one device; the default is an A100's
-    mfu: float|None = None, # Utilisation; by default what the paper's record implies
-    devices: int|None = None, # How many at once; the paper's by default
-) -> dict[str, Any]: # Ready for JSON
-    "What training `preset` takes, exact where it is exact and with its assumptions where it is not; unknown names raise `BadInput`."
-    if preset not in PRESETS: raise BadInput(f"plan: no preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    config = PRESETS[preset]
-    seq_len, batch = seq_len or config.max_position_embeddings, batch_sequences or int(fact("train.batch_sequences"))
-    tokens = tokens or fact("train.steps") * fact("train.batch_sequences") * fact("train.sequence_length")
-    stated, devices = mfu is not None, devices or int(fact("compute.gpus"))
-    mfu = mfu if mfu is not None else utilisation(paper_flops()["matrices_attention"], fact("compute.gpu_hours"), peak_tflops)
-    if tokens <= 0 or batch < 1 or devices < 1 or not 0 < mfu <= 1: raise BadInput(f"plan: tokens {tokens}, batch {batch} and devices {devices} must be positive, and mfu {mfu} between 0 and 1")
-    n, per_token = count_parameters(config), training_flops_per_token(config, seq_len)
-    hours = per_token["matrices_attention"] * tokens / (peak_tflops * 1e12 * mfu) / 3600
-    return {"preset": preset, "config": asdict(config), "parameters": n["total"], "parameters_non_embedding": n["non_embedding"], "parameters_embedding": n["embedding"],
-            "tokens": int(tokens), "seq_len": seq_len, "batch_sequences": batch, "batch_tokens": batch * seq_len, "steps": -(-int(tokens) // (batch * seq_len)),
-            "flops_per_token": per_token, "flops": {k: float(v * tokens) for k, v in per_token.items()}, "definitions": DEFINITIONS, "memory_bytes": memory(n["total"]),
-            "gpu_hours": hours, "days": hours / devices / 24, "utilisation": mfu, "peak_tflops": peak_tflops, "devices": devices,
-            "assumptions": f"utilisation {'as stated by the caller' if stated else 'implied by the hours and tokens that the paper prints'}, counted by matrices_attention; memory without activations"}

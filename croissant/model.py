@@ -9,6 +9,7 @@ __all__ = ['BLOCK', 'IMPLEMENTATIONS', 'ROWS', 'IGNORE', 'PRESETS', 'ModelConfig
 
 # %% ../nbs/30_model.ipynb #imports
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,8 +139,8 @@ def attention(
     if implementation != "sdpa": raise BadInput(f"model: attention {implementation!r} with {T} queries and {S} keys; use one of {', '.join(IMPLEMENTATIONS)}"
                                                 " (blockwise needs whole sequences)")
     if S == T: return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=past if T > 1 else None)
+    past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T > 1 else None   # the last token sees all
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=past)
 
 # %% ../nbs/30_model.ipynb #cache
 class KVCache:
@@ -174,6 +175,15 @@ class KVCache:
         if not 0 <= length <= self.length: raise BadInput(f"cache: cannot rewind to {length}, it holds {self.length} tokens")
         self.length = length
 
+# %% ../nbs/30_model.ipynb #together
+def _together(
+    x: Tensor, # (..., C)
+    *maps: nn.Linear, # Of the same input
+) -> tuple[Tensor, ...]: # Each map's output
+    "Several linear maps of one input: one wide product when compiled, one after another otherwise."
+    if not torch.compiler.is_compiling() or not torch.is_grad_enabled(): return tuple(m(x) for m in maps)
+    return F.linear(x, torch.cat([m.weight for m in maps])).split([m.weight.shape[0] for m in maps], -1)
+
 # %% ../nbs/30_model.ipynb #mlp
 class SwiGLU(nn.Module):
     "The feed-forward half of a layer: down(silu(gate(x)) * up(x))."
@@ -189,7 +199,8 @@ class SwiGLU(nn.Module):
         x: Tensor, # (B, T, C)
     ) -> Tensor: # (B, T, C)
         "Gate, pass, project back."
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = _together(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 # %% ../nbs/30_model.ipynb #attention-layer
 class Attention(nn.Module):
@@ -214,7 +225,7 @@ class Attention(nn.Module):
     ) -> Tensor: # (B, T, C)
         "Attend to this and all earlier tokens."
         B, T, C = x.shape
-        q, k, v = (p(x).view(B, T, -1, self.size).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)) # (B, H or G, T, D)
+        q, k, v = (y.view(B, T, -1, self.size).transpose(1, 2) for y in _together(x, self.q_proj, self.k_proj, self.v_proj)) # (B, H or G, T, D)
         q, k = rope(q, cos, sin), rope(k, cos, sin)
         if cache is not None: k, v = cache.update(self.layer, k, v)
         return self.o_proj(attention(q, k, v, implementation).transpose(1, 2).reshape(B, T, C))
@@ -250,21 +261,33 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
+def _chunk(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    "Losses (rows, 1) of logits (rows, V), which are used up, and the gradient of each: softmax - one-hot."
+    z -= z.amax(-1, keepdim=True)
+    truth = z.gather(-1, targets)
+    total = z.exp_().sum(-1, keepdim=True)
+    return total.log() - truth, z.div_(total).scatter_add_(-1, targets, torch.full_like(truth, -1.))
+
+def _chunk_to_compile(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    "The same without writing in place, for a compiler that fuses it into two visits; the gradient in the dtype of the logits."
+    f = z.float()
+    top = f.amax(-1, keepdim=True)
+    e = (f - top).exp()
+    total, hot = e.sum(-1, keepdim=True), torch.arange(z.shape[-1], device=z.device)[None] == targets
+    return total.log() + top - f.gather(-1, targets), (e / total - hot.float()).to(z.dtype)
+
 class _LinearCrossEntropy(torch.autograd.Function):
     "Mean cross-entropy of `x @ weight.T`, with both gradients computed chunk by chunk on the way forward."
     @staticmethod
-    def forward(ctx, x, weight, targets):
+    def forward(ctx, x, weight, targets, chunk):
         dtype = _compute_dtype(x)
         w, kept = weight.to(dtype), (targets != IGNORE)
         loss, dx, dw = torch.zeros((), device=x.device), torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
         for i in range(0, len(x), ROWS):
             xc, keep, t = x[i:i+ROWS].to(dtype), kept[i:i+ROWS, None], targets[i:i+ROWS, None].clamp(min=0)
-            z = (xc @ w.T).float()                                                        # (rows, V) logits
-            z -= z.amax(-1, keepdim=True)
-            truth = z.gather(-1, t)
-            total = z.exp_().sum(-1, keepdim=True)
-            loss += ((total.log() - truth) * keep).sum()
-            dz = z.div_(total).scatter_add_(-1, t, torch.full_like(truth, -1.)).to(dtype) # softmax - one-hot
+            losses, dz = chunk(xc @ w.T, t) if chunk else _chunk((xc @ w.T).float(), t)   # of (rows, V) logits
+            loss += (losses * keep).sum()
+            dz = dz.to(dtype)
             dx[i:i+ROWS] = (dz @ w) * keep
             dw += dz.T @ (xc * keep)
         share = 1 / kept.sum().clamp(min=1).float()
@@ -274,15 +297,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         dx, dw, share = ctx.saved_tensors
-        return dx * (grad * share).to(dx.dtype), (dw * (grad * share)).to(ctx.dtype), None
+        return dx * (grad * share).to(dx.dtype), (dw * (grad * share)).to(ctx.dtype), None, None
 
 def linear_cross_entropy(
     x: Tensor, # (N, C) final states
     weight: Tensor, # (V, C) the head
     targets: Tensor, # (N,) piece ids; -100 does not count
+    chunk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]|None = None, # What to use instead of the eager code between the two products
 ) -> Tensor: # Mean nats, a float32 scalar
     "Cross-entropy of a linear head without ever holding more than 512 rows of logits."
-    return _LinearCrossEntropy.apply(x, weight, targets)
+    return _LinearCrossEntropy.apply(x, weight, targets, chunk)
 
 # %% ../nbs/30_model.ipynb #decoder
 class Decoder(nn.Module):
@@ -357,6 +381,11 @@ class Llama(nn.Module):
     ) -> Tensor: # Mean nats, a float32 scalar
         "Mean cross-entropy, with logits in chunks."
         return linear_cross_entropy(self.body(input_ids).flatten(0, 1), self.lm_head.weight, targets.flatten())
+
+    def compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]: # Like `loss`, for one shape of batch
+        "The loss with decoder and head compiled, each by itself, which beats compiling them as one; needs a C++ compiler and pays after about a minute."
+        body, chunk = torch.compile(self.model, dynamic=False), torch.compile(_chunk_to_compile, dynamic=False)
+        return lambda input_ids, targets: linear_cross_entropy(body(input_ids, self.attention).flatten(0, 1), self.lm_head.weight, targets.flatten(), chunk)
 
     @torch.no_grad()
     def token_losses(self,

@@ -142,8 +142,10 @@ def speller(
 def _described(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     "The sidecar of a file of ids, after comparing it with the file's size and the tokenizer."
     side = path.with_suffix(".json").resolve()
-    if not path.is_file() or not side.is_file(): raise BadInput(f"{path if not path.is_file() else side}: no such file; a file of ids has a .json beside it, as `croissant tokenize encode FILE --out IDS.bin` writes both")
-    facts = load_json(side)
+    if path.is_dir(): raise BadInput(f"{path}: a folder, not a file; give the path of a file of ids")
+    if not path.is_file() or not side.is_file(): raise BadInput(f"{side if path.is_file() else path}: no such file; a file of ids has a .json beside it: `croissant tokenize encode FILE --out IDS.bin` writes both")
+    try: facts = load_json(side)
+    except BadInput: facts = None
     if not isinstance(facts, dict) or {"tokens", "dtype", "sha256", "tokenizer"} - set(facts) or facts["dtype"] not in ("uint16", "uint32"): raise BadInput(f"{side}: no description of a file of ids; encode the text again")
     if facts["tokenizer"] != tokenizer.fingerprint: raise BadInput(f"{path}: made with tokenizer {facts['tokenizer'][:12]}, not {tokenizer.fingerprint[:12]} ({tokenizer.where}); name the right one with --tokenizer")
     if (size := path.stat().st_size) != (want := facts["tokens"] * np.dtype(facts["dtype"]).itemsize): raise BadInput(f"{path}: {size} bytes, its sidecar says {want} (truncated?); encode the text again")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from croissant import checkpoint
-from croissant.checkpoint import (check_tokenizer, describe, hf_config, latest_state, load_checkpoint, load_model, load_state, model_config, read_header,
-                                  replacing_folder, save_model, save_state)
+from croissant.checkpoint import (check_space, check_state, check_tokenizer, describe, hf_config, latest_state, load_checkpoint, load_model, load_state, model_config,
+                                  read_header, replacing_folder, retain_states, save_model, save_state)
 from croissant.model import Llama, ModelConfig, toy_model
 from croissant.params import BadInput
 from croissant.provenance import load_json, write_manifest
@@ -211,7 +211,8 @@ def test_unwritable(tmp_path):
 def test_full_disk_keeps_the_old_one(saved, monkeypatch):
     def full(*args, **kwargs): raise OSError(28, "No space left on device")
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(BadInput, match="free some space"): save_model(Llama(GROUPED, 9), None, saved)
+    with pytest.raises(BadInput, match="untouched: free some space"): save_model(Llama(GROUPED, 9), None, saved)
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]   # the half-written one takes no room
     assert torch.equal(load_model(saved).lm_head.weight, Llama(GROUPED, 1).lm_head.weight)
 
 
@@ -239,17 +240,60 @@ def test_latest_is_the_newest_whole_one(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert latest_state(tmp_path).name == "step-200"
-        shutil.copytree(tmp_path/"step-200", tmp_path/"step-300.partial"); shutil.copytree(tmp_path/"step-200", tmp_path/"step-300.old")
-        assert latest_state(tmp_path).name == "step-200"
-        (tmp_path/"step-200"/"manifest.json").unlink()  # killed before the manifest
-        assert latest_state(tmp_path).name == "step-10"
+    shutil.copytree(tmp_path/"step-200", tmp_path/"step-300.partial")
+    with pytest.warns(UserWarning, match="step-300.partial: passed over: unfinished"): assert latest_state(tmp_path).name == "step-200"
+    shutil.rmtree(tmp_path/"step-300.partial")
+    (tmp_path/"step-200"/"manifest.json").unlink()
+    with pytest.warns(UserWarning, match="step-200: passed over: .*no manifest"): assert latest_state(tmp_path).name == "step-10"
     (tmp_path/"step-10"/"state.json").write_text("{}")
     (tmp_path/"step-200"/"manifest.json").write_text("pas du JSON")
     with pytest.warns(UserWarning, match="passed over"): assert latest_state(tmp_path).name == "step-9"
-    with pytest.raises(BadInput): load_state(tmp_path/"step-10")
+    with pytest.raises(BadInput, match="remove the folder: `--resume auto` continues"): load_state(tmp_path/"step-10")
 
 
-@pytest.mark.parametrize("at", ["save_file", "_write_json", "write_manifest", "_sync", "rename"])
+def test_a_state_that_was_being_replaced_is_put_back(tmp_path):
+    save_state(tmp_path/"step-3", {"x": torch.zeros(3)}, {"step": 3})
+    (tmp_path/"step-3").rename(tmp_path/"step-3.old")
+    assert latest_state(tmp_path) == tmp_path/"step-3" and [p.name for p in tmp_path.iterdir()] == ["step-3"]
+
+
+def test_the_seal_covers_the_facts_and_the_spelling(tmp_path):
+    folder = save_state(tmp_path/"step-5", {"x": torch.zeros(3)}, {"step": 5})
+    sound = (folder/"manifest.json").read_text()
+    assert check_state(folder)["step"] == 5
+    for wrong in (sound.replace('"step": 5', '"step": 6'), sound + "\n", sound.replace('"seal"', '"sael"'), sound.replace('"step": 5', '"step": 5,\n "step": 5')):
+        (folder/"manifest.json").write_text(wrong)
+        with pytest.raises(BadInput, match="manifest.json: its seal does not fit"): load_state(folder)
+    write_manifest(folder, step=5)   # whole, but not sealed
+    with pytest.raises(BadInput, match="seal"): load_state(folder)
+
+
+def test_retention(tmp_path):
+    def names(): return sorted(p.name for p in tmp_path.iterdir())
+    for step in (2, 4, 6, 8, 10): save_state(tmp_path/f"step-{step:02}", {"x": torch.zeros(1)}, {"step": step})
+    for name in ("step-07.partial", "step-12.partial", "notes"): (tmp_path/name).mkdir()
+    assert [p.name for p in retain_states(tmp_path, keep=2, every=4)] == ["step-02", "step-06", "step-07.partial"]
+    assert names() == ["notes", "step-04", "step-08", "step-10", "step-12.partial"]   # 12 may be in the making
+    retain_states(tmp_path, keep=1)
+    assert names() == ["notes", "step-10", "step-12.partial"] and retain_states(tmp_path/"none") == []
+    with pytest.raises(BadInput, match="keep_states"): retain_states(tmp_path, keep=0)
+
+
+def test_no_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    save_state(tmp_path/"step-1", {"x": torch.ones(3)}, {"step": 1})
+    check_space(tmp_path/"not"/"yet"/"there", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    for save in (lambda: save_state(tmp_path/"step-2", {"x": torch.ones(3)}, {"step": 2}), lambda: save_model(toy_model(20), None, tmp_path/"m")):
+        with pytest.raises(BadInput, match="MB are needed and 0 MB are free.*untouched.*free some space"): save()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_others_may_read_what_is_saved(saved, tmp_path):
+    for folder in (saved, save_state(tmp_path/"step-1", {"x": torch.ones(3)}, {"step": 1})):
+        assert {oct(p.stat().st_mode & 0o777) for p in folder.iterdir()} == {"0o644"}
+
+
+@pytest.mark.parametrize("at", ["save_file", "write_facts", "publish_folder", "write_manifest", "_seal", "_sync", "rename"])
 def test_killed_at_any_moment(tmp_path, at):
     save_state(tmp_path/"step-1", {"x": torch.ones(3)}, {"step": 1})
     child = os.fork()
@@ -258,7 +302,7 @@ def test_killed_at_any_moment(tmp_path, at):
         save_state(tmp_path/"step-2", {"x": torch.ones(3)}, {"step": 2})
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert latest_state(tmp_path).name == "step-1" and (tmp_path/"step-2.partial").is_dir()
+    with pytest.warns(UserWarning, match="step-2.partial: passed over"): assert latest_state(tmp_path).name == "step-1"
     save_state(tmp_path/"step-2", {"x": torch.ones(3)}, {"step": 2})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-1", "step-2"] and latest_state(tmp_path).name == "step-2"
 

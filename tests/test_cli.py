@@ -70,7 +70,8 @@ def test_help_of_a_verb_comes_from_docments(verb, capsys):
 
 # Section 8 of the design, word for word: other programs call us so.
 @pytest.mark.parametrize("words, want", [
-    ("plan --preset base --json", {"preset": "base", "json_": True}),
+    ("plan --preset base --json", {"preset": "base", "json_": True}), ("plan --preset base --cluster paper --simulate", {"preset": "base", "cluster": "paper", "simulate": True}),
+    ("plan --cluster paper --slurm FILE", {"cluster": "paper", "slurm": "FILE", "simulate": False}),
     ("eval --suite lab --model DIR --json", {"suite": "lab", "model": "DIR", "json_": True}),
     ("eval --model DIR --tasks one two --json", {"model": "DIR", "tasks": ["one", "two"], "json_": True}),
     ("score --model DIR --file pairs.tsv --json", {"model": "DIR", "file": "pairs.tsv", "json_": True}),
@@ -387,7 +388,8 @@ def test_ctrl_c_in_training_saves_and_says_how_to_continue(folder, tmp_path, cap
 
 def test_plan_of_the_paper_model(capsys):
     code, out, _ = run(capsys, "plan", "--preset", "base", "--json")
-    assert code == 0 and "1214" in out.replace(",", "")
+    found = json.loads(out)
+    assert code == 0 and "1214" in out.replace(",", "") and found["parameters"] == 1_345_423_360 and found["memory_bytes"]["total"] == 16 * found["parameters"]
     assert run(capsys, "plan", "--preset", "colossal")[0] == 2
 
 

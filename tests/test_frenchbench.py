@@ -253,7 +253,7 @@ def test_the_trigram_counts_what_the_network_reads(mixture, tmp_path, monkeypatc
     "The windows are recorded inside a training run, and counted by hand."
     tokenizer, read = toy_tokenizer(), []
     settings = {"batch_size": 4, "seq_len": 16, "seed": 911}
-    monkeypatch.setattr(trainer, "batch", lambda *a: read.append(batch(*a)) or read[-1])
+    monkeypatch.setattr("croissant.order.batch", lambda *a: read.append(batch(*a)) or read[-1])
     shape = replace(PRESETS["toy"], vocab_size=tokenizer.vocab_size)
     trainer.train(shape, toy_shards(), tokenizer.save(tmp_path/"tokenizer"), trainer.TrainConfig(max_steps=5, mixture=mixture, eval_tokens=100, **settings), tmp_path/"run", progress=False)
     assert len(read) == 5

@@ -1,8 +1,7 @@
 """The vocabulary in GGUF: llama.cpp gives the ids of our loader and of transformers; damage and foreign files are named."""
-import http.client
+import hashlib
 import json
 import random
-import re
 from functools import cache
 
 import numpy as np
@@ -11,81 +10,68 @@ from gguf import GGUFWriter, TokenType
 from hypothesis import given, settings, strategies as st
 from transformers import AutoTokenizer
 
-from croissant.corpus import read_documents
-from croissant.gguf_vocabulary import GgufVocabulary, add_fields, encode_as_llama_cpp, read_vocabulary, vocabulary_fields, write_vocabulary
-from croissant.packing import PARTS, render
+from croissant.gguf_vocabulary import GgufVocabulary, encode_as_llama_cpp, read_vocabulary, vocabulary_fields, write_vocabulary
 from croissant.params import BadInput, root
 from croissant.tokenizer import SPECIALS, Tokenizer, paper_tokenizer, toy_tokenizer
 from croissant.toy import toy_documents, toy_texts
 
 MISSING = "llama.cpp is not here; its wheel compiles nothing: `python -m pip install --no-deps xllamacpp==2026.10.11549`"
 CORPUS, TOKENIZER = "artifacts/corpus", "artifacts/tokenizer/base32k"
-ATOMS = [*"  \n\t\r\x00\x01\x1b\x7fabcéèàç09.<>|_-='’«»", "\u00a0", "\u202f", "\u200b", "\ufeff", "e\u0301", "中文", "日本語", "한국어", "العربية", "🥐", "👩‍👩‍👧", "🇫🇷", "½", "…", "ﬁ", "𝔘",
-         "    ", "the ", "le chat", "def f(x):\n    return", "...", "aaaa", "église", *SPECIALS, "<extra_id_0>", "<0x41>", "<0x0A>", "\U0010ffff", "\u2028"]
 
 
-def mixed(documents, n=10_000, seed=0):
-    "Sentences of documents; half as they are, a quarter with hostile atoms inside, a quarter made of nothing else. No ▁, which SentencePiece takes for a space."
-    r, found = random.Random(seed), dict.fromkeys(["", " ", "\n", "\r\n", "\x00", *SPECIALS])
-    sentences = (s for d in documents for s in re.split(r"(?<=[.!?;])(?= )|(?<=\n)", render(d)) if s and "▁" not in s)
-    for i, sentence in enumerate(sentences):
-        atoms = [r.choice(ATOMS) for _ in range(r.randrange(1, 12))]
-        at = r.randrange(len(sentence) + 1)
-        found[(sentence, sentence, sentence[:at] + "".join(atoms[:3]) + sentence[at:], "".join(atoms))[i % 4]] = None
-        if len(found) == n: return list(found)
-    raise AssertionError(f"only {len(found)} different sentences")
+@pytest.fixture(scope="module")
+def script(load_benchmark): return load_benchmark("agreement")
 
 
-@cache
-def toy_sentences(): return mixed(toy_documents(12_000))
-
-
-@cache
-def real_sentences():
-    "Held-out text of the built corpus, of every part."
-    documents = [{"text": render(d)[:6000]} for part in PARTS for d in read_documents(root()/CORPUS, "test", part)]
-    random.Random(0).shuffle(documents)
-    return mixed(documents)
+@pytest.fixture(scope="module", params=["toy", "corpus"])
+def material(request, script):
+    "A vocabulary and ten thousand sentences that it was not fitted on."
+    if request.param == "toy": return toy_tokenizer(), script.mixed(toy_documents(12_000))
+    if not all((root()/path/"manifest.json").is_file() for path in (CORPUS, TOKENIZER)): pytest.skip(f"{CORPUS} or {TOKENIZER} is not here; make them: `dvc repro build_corpus train_tokenizer`")
+    return Tokenizer.load(root()/TOKENIZER), script.held_out()
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory): return write_vocabulary(toy_tokenizer(), tmp_path_factory.mktemp("gguf")/"toy.gguf")
 
 
-def test_ten_thousand_sentences_have_the_same_ids(file, tmp_path):
+def test_ten_thousand_sentences_have_the_same_ids(material, tmp_path):
     "Our loader one by one and in batches, transformers, and llama.cpp's algorithm on the GGUF file alone."
-    tok, vocabulary, texts = toy_tokenizer(), read_vocabulary(file), toy_sentences()
-    hf = AutoTokenizer.from_pretrained(tok.save(tmp_path), split_special_tokens=True)
+    tok, texts = material
+    vocabulary, hf = read_vocabulary(write_vocabulary(tok, tmp_path/"v.gguf")), AutoTokenizer.from_pretrained(tok.save(tmp_path), split_special_tokens=True)
     assert len(set(texts)) == 10_000 and sum(any(s in t for s in SPECIALS) for t in texts) > 1000 and sum(not t.isascii() for t in texts) > 5000
     for text, batched, theirs in zip(texts, tok.encode_batch(texts), hf(texts, add_special_tokens=False)["input_ids"]):
         assert batched == theirs == tok.encode(text) == encode_as_llama_cpp(vocabulary, text), text
-        assert min(batched, default=99) >= len(SPECIALS)
+        assert not set(batched) & set(tok.controls), text
 
 
-@pytest.mark.parametrize("of", ["toy", "corpus"])
-def test_llama_cpp_itself_gives_the_same_ids(of, tmp_path):
+def test_llama_cpp_itself_gives_the_same_ids(script, material, tmp_path):
     "llama.cpp loads our fields in front of random weights and tokenises ten thousand sentences."
     pytest.importorskip("xllamacpp", reason=MISSING)
-    if of == "toy": tok, texts = toy_tokenizer(), toy_sentences()
-    elif (root()/CORPUS/"manifest.json").is_file() and (root()/TOKENIZER/"tokenizer.json").is_file(): tok, texts = Tokenizer.load(root()/TOKENIZER), real_sentences()
-    else: pytest.skip(f"{CORPUS} or {TOKENIZER} is not here; make them: `dvc repro build_corpus train_tokenizer`")
-    fields = vocabulary_fields(tok)
-    hf = AutoTokenizer.from_pretrained(tok.save(tmp_path/"hf"), split_special_tokens=True)
-    with LlamaCpp(fields, tmp_path) as engine:
-        for text, ours, theirs in zip(texts, tok.encode_batch(texts), hf(texts, add_special_tokens=False)["input_ids"]):
-            assert ours == theirs == engine.encode(text), text
+    tok, texts = material
+    assert set(script.agreement(tok, texts, tmp_path).values()) == {len(texts)}
+    with script.LlamaCpp(vocabulary_fields(tok), tmp_path) as engine:
         assert engine.encode("été<|im_end|>", add_special=True, parse_special=True) == [tok.bos_id, *tok.encode("été"), tok.id_of("<|im_end|>")]   # what a chat does
         assert engine.encode("a▁b") == tok.encode("a b") != tok.encode("a▁b")                                                                # the known exception
         talk = [{"role": "user", "content": "Salut  toi !\n\nÇa va ?"}]
         assert engine.encode(engine.post("/apply-template", {"messages": talk})["prompt"], add_special=True, parse_special=True) == tok.chat(talk)
 
 
-def test_llama_cpp_itself_can_be_forged(tmp_path):
+def test_agreement_is_on_record():
+    "What `python benchmarks/agreement.py` saw, llama.cpp included, on the vocabulary of the paper's size that is here."
+    record = json.loads((root()/"reports/benchmarks/agreement.json").read_text(encoding="utf-8"))
+    assert record["sentences"] == 10_000 and len(record["same"]) == 4 and set(record["same"].values()) == {10_000} and record["versions"]["xllamacpp"]
+    spec = root()/TOKENIZER/"tokenizer.json"
+    if not spec.is_file(): pytest.skip(f"{TOKENIZER} is not here, so the record cannot be compared with it; make it: `dvc repro train_tokenizer`")
+    assert record["fingerprint"] == hashlib.sha256(spec.read_bytes()).hexdigest()
+
+
+def test_llama_cpp_itself_can_be_forged(script, tmp_path):
     "Why `vocabulary_fields` looks for such pieces: `<s` in the vocabulary lets text become a control mark; the model of the algorithm says so too."
     pytest.importorskip("xllamacpp", reason=MISSING)
     fields = forgeable()
     typed = "bonjour <s> <s>"
-    with LlamaCpp(fields, tmp_path) as engine: assert engine.encode(typed) == encode_as_llama_cpp(GgufVocabulary(fields), typed)
+    with script.LlamaCpp(fields, tmp_path) as engine: assert engine.encode(typed) == encode_as_llama_cpp(GgufVocabulary(fields), typed)
     assert encode_as_llama_cpp(GgufVocabulary(fields), typed).count(1) == 2
 
 
@@ -93,43 +79,6 @@ def forgeable():
     "The toy's fields with the last piece replaced by `<s`."
     fields = vocabulary_fields(toy_tokenizer())
     return fields | {"tokenizer.ggml.tokens": [*fields["tokenizer.ggml.tokens"][:-1], "<s"]}
-
-
-class LlamaCpp:
-    "llama.cpp's server over a Llama of random weights, one narrow layer, that has the vocabulary to be tested."
-    def __init__(self, fields, folder):
-        import xllamacpp
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(random_model(fields, folder/"tiny.gguf"))
-        settings.n_ctx, settings.n_parallel, settings.warmup = 256, 1, False
-        self.server = xllamacpp.Server(settings)
-        self.line = http.client.HTTPConnection(self.server.listening_address.rpartition("/")[2])
-
-    def __enter__(self): return self
-    def __exit__(self, *_): self.line.close(); del self.server
-
-    def post(self, where, what):
-        self.line.request("POST", where, json.dumps(what), {"Content-Type": "application/json"})
-        answer = self.line.getresponse()
-        body = answer.read()
-        assert answer.status == 200, body
-        return json.loads(body)
-
-    def encode(self, text, add_special=False, parse_special=False): return self.post("/tokenize", {"content": text, "add_special": add_special, "parse_special": parse_special})["tokens"]
-
-
-def random_model(fields, path, width=32):
-    writer, r, vocab = GGUFWriter(path, "llama"), np.random.default_rng(0), len(fields["tokenizer.ggml.tokens"])
-    for name, value in {"context_length": 256, "embedding_length": width, "block_count": 1, "feed_forward_length": width, "attention.head_count": 1, "rope.dimension_count": width}.items():
-        writer.add_uint32(f"llama.{name}", value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    add_fields(writer, fields)
-    square, line = (width, width), (width,)
-    shapes = {"token_embd": (vocab, width), "output_norm": line, "blk.0.attn_norm": line, "blk.0.ffn_norm": line,
-              **{f"blk.0.{k}": square for k in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}}
-    for name, shape in shapes.items(): writer.add_tensor(f"{name}.weight", r.normal(0, .02, shape).astype(np.float32))
-    writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
-    return path
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -180,9 +129,9 @@ def test_file_says_what_llama_cpp_needs(file):
     assert {p.name for p in file.parent.iterdir()} == {"toy.gguf", "twice.gguf"}      # no unfinished file is left
 
 
-def test_vocabulary_is_read_from_a_whole_model(tmp_path):
+def test_vocabulary_is_read_from_a_whole_model(script, tmp_path):
     fields = vocabulary_fields(toy_tokenizer())
-    assert read_vocabulary(random_model(fields, tmp_path/"model.gguf")).fields == fields
+    assert read_vocabulary(script.random_model(fields, tmp_path/"model.gguf")).fields == fields
 
 
 def test_every_turned_bit_is_found(file, tmp_path):

@@ -209,3 +209,22 @@ def test_flops_against_torch_counter():
                                              ({"hidden_size": 16 * 7}, "odd"), ({"vocab_size": 0}, "at least 1")])
 def test_impossible_shapes(change, message):
     with pytest.raises(BadInput, match=message): ModelConfig(**change)
+
+
+def test_the_compiled_loss_is_the_loss(monkeypatch):
+    "Traced and differentiated as for a compiler, run as it is, so that no C++ compiler is needed: stacked projections and the other form of a chunk."
+    torch._dynamo.reset()
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **more: plain(f, backend="aot_eager", **more))
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 512, (2, 130), generator=g)
+    targets = ids[:, 1:].clone(); targets[0, :5] = -100
+    found = []
+    for compiled in (False, True):
+        model = toy_model(seed=3)
+        loss = (model.compiled_loss() if compiled else model.loss)(ids[:, :-1], targets)
+        loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in model.named_parameters()}))
+    assert abs(found[0][0] - found[1][0]) < 1e-5
+    for n, grad in found[0][1].items(): assert torch.allclose(grad, found[1][1][n], rtol=1e-3, atol=1e-6), n
+    torch._dynamo.reset()

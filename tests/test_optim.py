@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from croissant.model import toy_model
-from croissant.optim import MasterWeights, adamw, clip_gradients, gradient_norm, learning_rate, muon, parameter_groups, restore_state, state_tensors
+from croissant.optim import SCHEDULES, MasterWeights, adamw, clip_gradients, decay_groups, gradient_norm, learning_rate, muon, parameter_groups, restore_state, state_tensors
 from croissant.params import BadInput
 
 
@@ -35,12 +35,67 @@ def test_fused_equals_the_plain_loop():
     for p, q in zip(ours.parameters(), plain.parameters()): assert torch.allclose(p, q, atol=1e-6)
 
 
-@pytest.mark.parametrize("warmup,total", [(0, 1), (0, 10), (1, 2), (9, 10), (100, 1000)])
-def test_schedule_rises_then_falls_to_the_floor(warmup, total):
-    rates = [learning_rate(s, 3e-4, 1e-5, warmup, total) for s in range(total)]
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("warmup,total", [(0, 2), (0, 10), (1, 2), (9, 10), (100, 1000)])
+def test_schedule_rises_then_falls_to_the_floor(warmup, total, schedule):
+    rates = [learning_rate(s, 3e-4, 1e-5, warmup, total, schedule) for s in range(total)]
+    if schedule == "wsd" and total - warmup == 1: assert math.isclose(rates[-1], 1e-5); return   # one step left: down at once
     assert max(rates) == 3e-4 and rates.index(max(rates)) <= warmup
     assert rates[:warmup] == sorted(rates[:warmup]) and rates[warmup:] == sorted(rates[warmup:], reverse=True)
     if total - warmup > 1: assert math.isclose(rates[-1], 1e-5)
+
+
+def test_one_step():
+    assert learning_rate(0, 3e-4, 1e-5, 0, 1) == 3e-4
+
+
+def test_wsd_is_flat_and_then_a_root():
+    rates = [learning_rate(s, 1., 0., 10, 100, "wsd", .3) for s in range(100)]
+    assert set(rates[10:70]) == {1.} and rates[99] == 0 and all(math.isclose(rates[69 + k], 1 - math.sqrt(k/30)) for k in range(1, 31))
+    longer = [learning_rate(s, 1., 0., 10, 200, "wsd", .15) for s in range(200)]
+    assert longer[:70] == rates[:70]   # the plateau does not know how long the run is
+    assert [learning_rate(s, 1., 0., 10, 100, "wsd", 1.) for s in range(10)] == rates[:10]
+    with pytest.raises(BadInput, match="schedule 'linear'.*cosine, wsd"): learning_rate(0, 1., 0., 0, 10, "linear")
+
+
+def test_a_decay_for_every_kind():
+    model = toy_model()
+    names = {id(p): n for n, p in model.named_parameters()}
+    found = {names[id(p)]: g["weight_decay"] for g in decay_groups(model.named_parameters(), .1, .01, .001) for p in g["params"]}
+    assert found.keys() == set(names.values())
+    for n, decay in found.items(): assert decay == (.001 if "norm" in n else .01 if "embed" in n or "lm_head" in n else .1), n
+    same = decay_groups(model.named_parameters(), .1)
+    assert [[id(p) for p in g["params"]] for g in same] == [[id(p) for p in g["params"]] for g in parameter_groups(model.parameters(), .1)]
+    for optimizer in ("adamw", "muon"):
+        weights = MasterWeights(toy_model(), torch.float32, optimizer, .1, .01, .001)
+        found = {weights.names[[m is p for m in weights.masters].index(True)]: g["weight_decay"] for o in weights.optimisers for g in o.param_groups for p in g["params"]}
+        for n, decay in found.items(): assert decay == (.001 if "norm" in n else .01 if "embed" in n or "lm_head" in n else .1), (optimizer, n)
+
+
+@pytest.mark.parametrize("dtype,close", [(torch.float32, 1e-6), (torch.bfloat16, 2e-3)])
+def test_accumulated_is_the_big_batch(dtype, close):
+    ids = torch.randint(0, 512, (8, 33), generator=torch.Generator().manual_seed(0))
+    def gradients(parts):
+        model = toy_model()
+        weights = MasterWeights(model, dtype)
+        for k, piece in enumerate(ids.split(8//parts)):
+            (model.loss(piece[:, :-1], piece[:, 1:])/parts).backward()
+            found = weights.gather(add=k > 0)
+        return [g.float().clone() for g in found]
+    whole = gradients(1)
+    for parts in (2, 8):
+        for a, b in zip(whole, gradients(parts)): assert (a - b).abs().max() < close and a.dtype == torch.float32
+
+
+def test_the_norm_of_shards_is_the_norm_of_the_whole():
+    g = torch.Generator().manual_seed(4)
+    whole = [torch.randn(40, 7, generator=g), torch.randn(9, generator=g)]
+    shards = [[whole[0][:20], whole[1][:5]], [whole[0][20:], whole[1][5:]]]
+    squares = [gradient_norm(s)**2 for s in shards]
+    assert math.isclose(gradient_norm(shards[0], lambda x: x + squares[1]), gradient_norm(whole), rel_tol=1e-14)
+    kept = [[t.clone() for t in s] for s in shards]
+    for mine, other in ((0, 1), (1, 0)): clip_gradients(kept[mine], 1., lambda x, other=other: x + squares[other])
+    assert math.isclose(math.hypot(gradient_norm(kept[0]), gradient_norm(kept[1])), 1., rel_tol=1e-6)
 
 
 @pytest.mark.parametrize("step", [-1, 10])

@@ -1,5 +1,6 @@
 """The tokenizer: four libraries agree, nothing is lost, nothing is forged, damage is named."""
-import json, multiprocessing, random, unicodedata
+import json, multiprocessing, random, re, unicodedata
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -8,8 +9,9 @@ import sentencepiece as spm
 from hypothesis import HealthCheck, given, settings, strategies as st
 from transformers import AutoTokenizer
 
+from croissant.corpus import split_of
 from croissant.params import BadInput
-from croissant.tokenizer import SMALLEST, SPECIALS, Tokenizer, Utf8Bytes, balanced_sample, fertility, lossless, paper_tokenizer, sample, toy_tokenizer, train_tokenizer
+from croissant.tokenizer import SMALLEST, SPECIALS, Tokenizer, Utf8Bytes, _from_lines, _sentencepiece, _settings, _words, balanced_sample, fertility, lossless, paper_tokenizer, sample, toy_tokenizer, train_tokenizer
 from croissant.toy import toy_texts
 
 ATOMS = [*"  \n\t\r\x00abcéèàç09.<>|_-='’«»", "\u00a0", "\u202f", "\u200b", "\ufeff", "e\u0301", "中文", "日本", "🥐", "👩‍👩‍👧", "العربية", "½", "…", "ﬁ", "𝔘",
@@ -212,7 +214,17 @@ def test_sample_is_bounded_and_order_free():
     for _ in range(5):
         r.shuffle(docs)
         assert sample(docs, 2000) == chosen
-    assert sample(docs, 10**9) == sorted(docs, key=lambda d: d["id"]) and sample(docs[:1], 0) == []
+    assert sample(docs, 10**9, salt="") == sorted(docs, key=lambda d: d["id"]) and sample(docs[:1], 0) == []
+    assert sorted(map(str, sample(docs, 10**9))) == sorted(map(str, docs)) and sample(docs, 2000, salt="other") != chosen
+
+
+def test_a_sample_of_the_held_out_documents_has_books_and_loose_articles_alike():
+    "Loose documents are held out by their ids, those of a group by another hash: among the smallest ids there is no book."
+    r = random.Random(4)
+    loose = [d for d in ({"id": f"{r.getrandbits(256):064x}", "text": "a" * 10} for _ in range(20000)) if split_of(d["id"]) != "train"]
+    book = [{"id": f"{r.getrandbits(256):064x}", "text": "b" * 10} for _ in loose]
+    def books(salt): return sum(d["text"][0] == "b" for d in sample(loose + book, 10 * len(loose), salt=salt)) / len(loose)
+    assert books("") < .06 and .4 < books("sample") < .6
 
 
 def test_balanced_sample_weighs_by_the_square_root():
@@ -224,11 +236,28 @@ def test_balanced_sample_weighs_by_the_square_root():
     assert 8800 < sum(size(chosen, c) for c in ("loi", "lettre", "rare")) <= 9000 and size(chosen, "rare") == size(docs, "rare")      # what is small is taken whole
     assert 1.9 < size(chosen, "loi") / size(chosen, "lettre") < 2.1                                                                  # four times the text, twice the sample
     r.shuffle(docs)
-    assert drawn(9000) == chosen and drawn(10**9) == sorted(docs, key=lambda d: (d["category"], d["id"])) and not drawn(0)
+    assert drawn(9000) == chosen and [d["category"] for d in drawn(10**9)] == sorted(d["category"] for d in docs) and sorted(map(str, drawn(10**9))) == sorted(map(str, docs)) and not drawn(0)
     laws = [d for d in docs if d["category"] == "loi"]
-    assert [d for d in chosen if d["category"] == "loi"] == sample(laws, size(chosen, "loi"))                                        # and within a category the smallest ids
+    assert [d for d in chosen if d["category"] == "loi"] == sample(laws, size(chosen, "loi"))                                        # and within a category a sample of it
     twins = [{"id": "0" * 64, "category": "c", "text": "x"}] * 3                                                                    # the same id twice is no accident to stumble over
     assert len(balanced_sample(lambda: twins, 9)) == 3 and balanced_sample(lambda: [], 9) == []
+
+
+ODD = [*"aé .9\t\n\r\x00\x0b▁▅⁇", "le chat", "  ", "\u2028", "\u00a0", "🥐", "中", "<|im_end|>", "\r\n"]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(st.sampled_from(ODD), min_size=1, max_size=12).map("".join), min_size=1, max_size=4))
+def test_counted_words_give_the_same_file_as_lines(odd):
+    "Byte for byte, whatever SentencePiece treats apart in a line; often enough to become pieces."
+    texts = [*toy_texts("fr"), *toy_texts("code"), *odd * 600]   # often enough to be merged
+    assert _sentencepiece(texts, _settings(500, 1)) == _from_lines(texts, _settings(500, 1))
+
+
+@given(st.lists(st.text(alphabet="aé \n\t"), max_size=6), st.integers(1, 40))
+def test_words_are_counted_the_same_in_parts_of_any_size(texts, part):
+    wanted = [w for t in texts for line in t.split("\n") for w in re.findall(" *[^ ]+| +", line)]
+    assert _words(texts, part) == _words(texts) == Counter(wanted)
 
 
 def test_fertility_counts_and_interval():

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+import croissant.order as order
 import croissant.trainer as trainer
+from croissant.bits_per_byte import validation_stream
 from croissant.checkpoint import load_checkpoint
 from croissant.model import PRESETS, Llama
 from croissant.packing import Shards, toy_shards
@@ -13,7 +15,9 @@ from croissant.params import BadInput, from_dict
 from croissant.provenance import load_table
 from croissant.tokenizer import toy_tokenizer, train_tokenizer
 from croissant.toy import toy_texts
-from croissant.trainer import Diverged, TrainConfig, asked_to_stop, evaluate_bpb, is_due, train, validation_stream
+from croissant.tracking import read_metrics
+from croissant.train_config import run_identity
+from croissant.trainer import Diverged, TrainConfig, asked_to_stop, evaluate_bpb, is_due, is_spike, train
 
 SHAPE = dataclasses.replace(PRESETS["toy"], vocab_size=toy_tokenizer().vocab_size)
 CONFIG = TrainConfig(max_steps=8, batch_size=4, seq_len=32, warmup_steps=2, eval_tokens=1000, state_interval=3, seed=911)
@@ -35,11 +39,11 @@ def weights(out): return (out/"checkpoint/model.safetensors").read_bytes()
 
 def interrupt(monkeypatch, at):
     "Press Ctrl-C during step `at`."
-    real = trainer.batch
+    real = order.batch
     def pressed(shards, step, *rest):
         if step == at - 1: signal.raise_signal(signal.SIGINT)
         return real(shards, step, *rest)
-    monkeypatch.setattr(trainer, "batch", pressed)
+    monkeypatch.setattr(order, "batch", pressed)
 
 
 def test_golden_losses(finished):
@@ -74,12 +78,12 @@ def test_interrupted_equals_uninterrupted(finished, tokenizer, tmp_path, monkeyp
 
 
 def test_killed_without_warning_continues_from_the_last_state(finished, tokenizer, tmp_path, monkeypatch):
-    real = trainer.batch
+    real = order.batch
     def dies(shards, step, *rest):
         if step == 7: raise MemoryError("killed")
         return real(shards, step, *rest)
     with monkeypatch.context() as m:
-        m.setattr(trainer, "batch", dies)
+        m.setattr(order, "batch", dies)
         with pytest.raises(MemoryError): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path/"run", progress=False)
     assert sorted(p.name for p in (tmp_path/"run/state").iterdir()) == ["step-00000003", "step-00000006"]
     train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path/"run", resume=True, progress=False)
@@ -145,13 +149,15 @@ def test_published_steps_and_record(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"max_steps": 0}, {"batch_size": -1}, {"seq_len": 0}, {"learning_rate": 0.}, {"learning_rate": float("nan")}, {"dtype": "float16"}, {"optimizer": "sgd"},
-    {"warmup_steps": 8, "max_steps": 8}, {"beta2": 1.}, {"min_learning_rate": 1.}, {"grad_clip": -1.}, {"batch_size": 2.5}, {"batchsize": 4}, {"eval_tokens": 1}, {"seed": -1}])
+    {"warmup_steps": 8, "max_steps": 8}, {"beta2": 1.}, {"min_learning_rate": 1.}, {"grad_clip": -1.}, {"batch_size": 2.5}, {"batchsize": 4}, {"eval_tokens": 1}, {"seed": -1}, {"micro_batch_size": 3}, {"schedule": "linear"}, {"sampling": "shuffled"}, {"decay_share": 0.}, {"keep_states": 0}, {"z_loss": -1.}, {"spike_sigmas": float("inf")},
+    {"max_tokens": -1}, {"loader_workers": -1}, {"embedding_decay": -.1}, {"deterministic": 1}])
 def test_wrong_settings(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong)).split("_")[0]): from_dict(TrainConfig, {"max_steps": 8, **wrong}, "test")
 
 
 def test_settings_that_do_not_fit_the_model_or_the_data(tokenizer, tmp_path):
     with pytest.raises(BadInput, match="seq_len 512"): train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, seq_len=512), tmp_path/"a")
+    with pytest.raises(BadInput, match="warmup_steps 2 leave nothing of the 1 steps"): dataclasses.replace(CONFIG, max_tokens=1)
     with pytest.raises(BadInput, match="vocab_size"): train(PRESETS["toy"], toy_shards(), tokenizer, CONFIG, tmp_path/"b")
     with pytest.raises(BadInput, match="no mixture"): train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, mixture="breton"), tmp_path/"c")
     other = train_tokenizer(toy_texts("fr"), SHAPE.vocab_size)
@@ -199,3 +205,189 @@ def test_validation_comes_from_all_over_the_file():
 
 
 def test_due_at_multiples(): assert [s for s in range(10) if is_due(s, 3)] == [0, 3, 6, 9]
+
+
+# What a run may be asked beyond the plain recipe
+
+def losses(tokenizer, out, **more):
+    return train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more), out, progress=False)
+
+
+def close(a, b): return max(abs(x["loss"] - y["loss"]) for x, y in zip(a["losses"], b["losses"], strict=True))
+
+
+@pytest.mark.parametrize("dtype,near", [("float32", 1e-6), ("bfloat16", 5e-3)])
+def test_accumulated_is_the_big_batch(tokenizer, tmp_path, dtype, near):
+    found = []
+    for micro in (0, 1, 2):
+        run = trainer._start(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, dtype=dtype, micro_batch_size=micro), tmp_path)
+        gradients, loss = trainer._gradients(run, torch.from_numpy(run.order.batch(0, 4)), trainer._objective(run))
+        found.append((torch.cat([g.flatten() for g in gradients]).clone(), loss))
+    for gradient, loss in found[1:]:
+        assert (gradient - found[0][0]).abs().max() < near and abs(loss - found[0][1]) < near and gradient.dtype == torch.float32
+    assert found[0][0].abs().max() > 20*near
+
+
+def test_accumulated_runs_end_alike(finished, tokenizer, tmp_path):
+    pieces = losses(tokenizer, tmp_path/"run", micro_batch_size=2)
+    assert close(pieces, finished[1]) < 1e-3   # Adam's first steps have the sign of the gradient: tiny ones may turn
+    assert pieces["identity"]["train.micro_batch_size"] == 2 and "train.micro_batch_size" not in finished[1]["identity"]
+
+
+@pytest.mark.parametrize("more", [{"recompute": True}, {"loader_workers": 2}, {"deterministic": False}, {"keep_states": 1, "keep_every": 4}], ids=str)
+def test_these_change_no_bit(finished, tokenizer, tmp_path, more):
+    losses(tokenizer, tmp_path/"run", **more)
+    assert weights(tmp_path/"run") == weights(finished[0])
+    assert torch.are_deterministic_algorithms_enabled() == more.get("deterministic", True)
+
+
+@pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, {"spike_sigmas": 6.}, {"embedding_decay": 0.}, {"vector_decay": .5}, {"dtype": "bfloat16", "micro_batch_size": 2},
+                                  {"loader_workers": 1}, pytest.param({"sampling": "without_replacement"}, marks=pytest.mark.skipif(not __import__("importlib.util").util.find_spec("grain"), reason="grain is not installed"))], ids=str)
+def test_resumed_is_uninterrupted_with_everything(finished, tokenizer, tmp_path, monkeypatch, more):
+    whole = losses(tokenizer, tmp_path/"whole", **more)
+    if "loader_workers" not in more and "spike_sigmas" not in more: assert weights(tmp_path/"whole") != weights(finished[0]), "the setting has no effect"
+    real, steps = trainer._advance, []
+    def advance(run, *rest):
+        real(run, *rest); steps.append(run.step)
+        if run.step == 5 and len(steps) == 5: signal.raise_signal(signal.SIGTERM)   # what a scheduler sends
+    monkeypatch.setattr(trainer, "_advance", advance)
+    with pytest.raises(KeyboardInterrupt, match="after step 5"): losses(tokenizer, tmp_path/"cut", **more)
+    assert train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more), tmp_path/"cut", resume=True, progress=False) == whole
+    assert weights(tmp_path/"cut") == weights(tmp_path/"whole") and steps == list(range(1, 9))
+
+
+def test_other_numbers_of_readers_continue_a_run(finished, tokenizer, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, 3)
+        with pytest.raises(KeyboardInterrupt): losses(tokenizer, tmp_path, loader_workers=0)
+    train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, loader_workers=2), tmp_path, resume=True, progress=False)
+    assert weights(tmp_path) == weights(finished[0])
+
+
+@pytest.mark.parametrize("max_tokens,steps", [(0, 8), (1, 1), (4*32*5, 5), (4*32*5 + 1, 6), (10**9, 8)])
+def test_max_tokens(max_tokens, steps):
+    assert dataclasses.replace(CONFIG, max_tokens=max_tokens, warmup_steps=0).total_steps == steps
+
+
+def test_a_run_of_tokens_ends_on_the_floor(tokenizer, tmp_path):
+    record = losses(tokenizer, tmp_path, max_tokens=4*32*5)
+    assert record["step"] == 5 and record["tokens_seen"] == 640 and record["losses"][-1]["learning_rate"] == CONFIG.min_learning_rate and record["evaluations"][-1]["step"] == 5
+
+
+def test_states_that_stay(tokenizer, tmp_path):
+    train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, state_interval=1, keep_states=1, keep_every=3), tmp_path, keep_state=True, progress=False)
+    assert sorted(p.name for p in (tmp_path/"state").iterdir()) == ["step-00000003", "step-00000006", "step-00000008"]
+
+
+def test_a_state_of_another_order_is_refused(tokenizer, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        interrupt(m, 2)
+        with pytest.raises(KeyboardInterrupt): losses(tokenizer, tmp_path)
+    monkeypatch.setattr(order.DataOrder, "fingerprint", property(lambda self: "another"))
+    with pytest.raises(BadInput, match="its step counts batches of another data order"): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, resume=True, progress=False)
+
+
+def test_z_loss_pulls_the_level_and_is_not_logged(tokenizer, tmp_path):
+    "An untrained model's log-normaliser is far above zero; a strong pull brings it down, and the logged loss starts where it always does."
+    plain, pulled = losses(tokenizer, tmp_path/"a"), losses(tokenizer, tmp_path/"b", z_loss=10.)
+    assert plain["losses"][0]["loss"] == pytest.approx(pulled["losses"][0]["loss"], abs=1e-5)
+    ids = torch.from_numpy(order.batch(Shards(toy_shards()), 99, 8, 32, {"fr": 1.}, 0))[:, :-1]
+    with torch.no_grad(): a, b = (load_checkpoint(tmp_path/x/"checkpoint")[0](ids).logsumexp(-1).square().mean() for x in "ab")
+    assert b < .9*a
+
+
+def test_z_loss_gradients_are_those_of_the_formula():
+    model = Llama(SHAPE, seed=0)
+    ids = torch.randint(SHAPE.vocab_size, (3, 200), generator=torch.Generator().manual_seed(0))   # more rows than a piece has
+    def gradients(f):
+        model.zero_grad(); f().backward()
+        return [p.grad.clone() for p in model.parameters()]
+    def formula():
+        z = model(ids[:, :-1])
+        return torch.nn.functional.cross_entropy(z.flatten(0, 1), ids[:, 1:].flatten()) + .01*z.logsumexp(-1).square().mean()
+    ours = gradients(lambda: trainer.z_regularised(model, .01, ids[:, :-1], ids[:, 1:])[1])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, gradients(formula)))
+
+
+def test_a_spike_is_skipped_and_recorded(tokenizer, tmp_path, monkeypatch):
+    "At step 70 the loss is made a hundred times as large; with the guard the weights do not move then, and the run ends near the one without the accident."
+    config = dataclasses.replace(CONFIG, max_steps=76, batch_size=2, seq_len=16, eval_tokens=100, spike_sigmas=6.)
+    calm = train(SHAPE, toy_shards(), tokenizer, config, tmp_path/"calm", progress=False)
+    assert [r["skipped"] for r in calm["losses"]] == [0]*76
+    real, seen = trainer._gradients, []
+    def accident(run, ids, objective):
+        found, value = real(run, ids, objective)
+        seen.append(run.step)
+        if run.step == 70: torch._foreach_mul_(found, 100.); value *= 100
+        return found, value
+    with monkeypatch.context() as m:
+        m.setattr(trainer, "_gradients", accident)
+        hit = train(SHAPE, toy_shards(), tokenizer, config, tmp_path/"hit", progress=False)
+    assert [r["step"] for r in hit["losses"] if r["skipped"]] == [71] and hit["losses"][:70] == calm["losses"][:70] and hit["step"] == 76
+    assert [e for e in read_metrics(tmp_path/"hit/metrics.jsonl") if e["kind"] == "skipped"][0]["step"] == 71
+    def disaster(run, ids, objective):
+        found, value = real(run, ids, objective)
+        return found, value*(100 if run.step >= 64 else 1)
+    monkeypatch.setattr(trainer, "_gradients", disaster)
+    with pytest.raises(Diverged, match="step 75: .*10 steps before it were skipped.*last good state is"): train(SHAPE, toy_shards(), tokenizer, config, tmp_path/"lost", progress=False)
+
+
+def test_spikes():
+    history = [{"loss": 2 + .1*(-1)**k, "gradient_norm": 1.} for k in range(200)]
+    assert is_spike(history, 2.7, 1., 6.) and not is_spike(history, 2.5, 1., 6.)
+    outliers = history + [{"loss": 50., "gradient_norm": 9., "skipped": 1}]*60
+    assert is_spike(outliers, 2.7, 1., 6.)   # what was skipped teaches nothing
+    assert not is_spike([], 99., 99., 6.) and not is_spike(outliers, 99., 99., 0.)
+
+
+def test_the_diary_of_a_run_that_was_killed_has_every_step_once(tokenizer, tmp_path, monkeypatch):
+    real = order.batch
+    def dies(shards, step, *rest):
+        if step == 7: raise MemoryError("killed")
+        return real(shards, step, *rest)
+    with monkeypatch.context() as m:
+        m.setattr(order, "batch", dies)
+        with pytest.raises(MemoryError): losses(tokenizer, tmp_path)
+    assert [e["step"] for e in read_metrics(tmp_path/"metrics.jsonl") if e["kind"] == "step"] == [1, 2, 3, 4, 5, 6, 7]
+    record = train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, resume=True, progress=False)
+    diary = [e for e in read_metrics(tmp_path/"metrics.jsonl") if e["kind"] == "step"]
+    assert [(e["step"], e["loss"]) for e in diary] == [(r["step"], r["loss"]) for r in record["losses"]]
+    assert all(e["tokens_per_second"] > 0 and 0 < e["bpb"] < 12 for e in diary)
+
+
+def test_bits_per_byte_of_a_batch_fall_like_the_loss(finished):
+    diary = [e for e in read_metrics(finished[0]/"metrics.jsonl") if e["kind"] == "step"]
+    assert diary[-1]["bpb"] < diary[0]["bpb"] and all(1 < e["loss"]/math.log(2)/e["bpb"] < 4 for e in diary)   # bytes per token
+
+
+def test_trackers_hear_everything_and_are_closed(tokenizer, tmp_path, capsys):
+    class Ear:
+        heard, closed = [], False
+        def log(self, event): self.heard.append((event["kind"], event["step"]))
+        def close(self): self.closed = True
+    ear = Ear()
+    train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, max_steps=4, publish=True), tmp_path, trackers=[ear])
+    assert ear.closed and {("evaluation", 0), ("checkpoint", 2), ("state", 3), ("step", 4), ("evaluation", 4)} <= set(ear.heard)
+    assert "MFU" in capsys.readouterr().err
+
+
+def test_tensorboard_is_asked_for_by_name(tokenizer, tmp_path, monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BadInput, match="pip install tensorboard"): losses(tokenizer, tmp_path/"run", tensorboard=True)
+    assert not (tmp_path/"run").exists()
+
+
+def test_settings_at_rest_leave_no_trace_in_the_identity():
+    identity = run_identity(CONFIG, SHAPE)
+    assert set(identity) == {f"train.{k}" for k in OLD} | {f"model.{f.name}" for f in dataclasses.fields(SHAPE)}
+    for more in ({"max_tokens": 5*4*32}, {"micro_batch_size": 2}, {"schedule": "wsd"}, {"z_loss": 1e-4}, {"spike_sigmas": 6.}, {"sampling": "without_replacement"}, {"deterministic": False}, {"recompute": True},
+                 {"embedding_decay": 0.}, {"vector_decay": .1}):
+        assert run_identity(dataclasses.replace(CONFIG, **more), SHAPE) != identity, more
+    for more in ({"max_minutes": 1.}, {"keep_states": 5}, {"keep_every": 5}, {"loader_workers": 2}, {"tensorboard": True}, {"decay_share": .5}):
+        assert run_identity(dataclasses.replace(CONFIG, **more), SHAPE) == identity, more
+    for more in ({"decay_share": .5, "schedule": "wsd"}, ): assert run_identity(dataclasses.replace(CONFIG, **more), SHAPE) != run_identity(dataclasses.replace(CONFIG, schedule="wsd"), SHAPE)
+
+
+OLD = ("max_steps", "batch_size", "seq_len", "optimizer", "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "dtype", "mixture", "eval_interval", "eval_tokens",
+       "publish", "checkpoint_interval", "state_interval", "seed", "threads", "compile")   # the settings of the version that made the released model

@@ -1,0 +1,57 @@
+"""benchmarks/training.py: its sides are trained on the same batches from the same weights, and what it records follows."""
+import json
+
+import pytest
+
+from croissant.params import root
+
+RECORD = json.loads((root()/"reports/benchmarks/training.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def script(load_benchmark):
+    module = load_benchmark("training")
+    module.SIZES = {"tiny": dict(layers=1, hidden=32, ffn=48, heads=1, vocab=64, batch=2, length=16)}
+    return module
+
+
+def turns(script, sides, weights, n):
+    "All sides in this process, one after the other, instead of one each in a process of its own."
+    def losses(way):
+        told = []
+        if way in script.OURS: told += script.our_steps("tiny", way, weights, n)
+        else: script.peer_trainer("tiny", way, weights, n, told.append, str(weights.parent/"peer"))
+        return [x for x in told if x is not None]
+    return {way: losses(way) for way in sides}
+
+
+def test_our_two_precisions_follow_the_same_curve(script, tmp_path):
+    script.same_weights("tiny", weights := tmp_path/"w.safetensors")
+    found = turns(script, ("float32", "bfloat16"), weights, 20)
+    assert len(found["float32"]) == 20 and found["float32"][-1] < found["float32"][0] - .1
+    assert max(abs(a - b) for a, b in zip(*found.values())) < .05
+
+
+def test_the_peer_trains_on_the_same_batches_from_the_same_weights(script, tmp_path):
+    pytest.importorskip("accelerate", reason="the peer's trainer needs it: python -m pip install --no-deps --require-hashes -r requirements-bench.lock")
+    script.same_weights("tiny", weights := tmp_path/"w.safetensors")
+    found = turns(script, ("float32", "transformers Trainer, float32"), weights, 20)
+    assert max(abs(a - b) for a, b in zip(*found.values())) < 1e-3 and abs(found["float32"][0] - found["transformers Trainer, float32"][0]) < 1e-5
+
+
+def test_rows_are_made_of_paired_steps(script):
+    "By hand: behind two warming steps ours takes 1, 2 and 3 seconds, the peer 4 times as long and once 5 times."
+    found = {way: ([9, 9, 1, 2, 3], [5., 4., 3., 2., 1.]) for way in script.OURS} | {way: ([9, 9, 4, 10, 12], [5., 4., 3., 2., 1.]) for way in script.PEERS}
+    rows = script.compared("tiny", found, dict.fromkeys(script.OURS, 100.) | dict.fromkeys(script.PEERS, 200.), 1e9)
+    assert len(rows) == 9 and all((r["ratio"], r["ratio_low"], r["ratio_high"], r["repeats"], r["memory_ratio"]) == (4, 4, 5, 3, .5) for r in rows)
+    assert all(r["our_tokens_per_second"] == 16 and r["first_loss_difference"] == 0 for r in rows)
+
+
+def test_the_record_holds_every_size_and_way(load_benchmark):
+    "Weights and batches were the same: in float32 the first losses agree, and in bfloat16 the curves on average."
+    plain = load_benchmark("training")
+    assert {(r["size"], r["peer"], r["ours"]) for r in RECORD["rows"]} == {(s, p, o) for s in plain.SIZES for p in plain.PEERS for o in plain.OURS}
+    for r in RECORD["rows"]:
+        assert r["repeats"] == plain.REPEATS and 0 < r["our_share_of_peak"] < 1 and r["memory_ratio"] > 0
+        if (r["peer"], r["ours"]) == ("transformers Trainer, float32", "float32"): assert r["first_loss_difference"] < 1e-5
+    assert RECORD["curve"]["steps"] == 150 and RECORD["curve"]["mean_difference"] < .01
