@@ -188,7 +188,7 @@ def main(sizes):
             same_weights(size, weights := f"{folder}/{size}.safetensors")
             rows += compared(size, *run_turns(size, (*OURS, *PEERS), REPEATS + 2, weights), peak)
         along = curve(f"{folder}/1M.safetensors") if not sizes or "1M" in sizes else None
-    record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, one step at a time in turn", "sizes": SIZES,
+    record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, one step at a time in turn; compiled where it says so, and no peer is", "sizes": SIZES,
               "threads": THREADS, "machine": processor(), "bfloat16_peak_gflops": peak / 1e9, "versions": {p: version(p).partition("+")[0] for p in ("torch", "transformers", "accelerate")} | {"python": platform.python_version()},
               "curve": along, "rows": rows}
     if sizes: print(json.dumps(record["curve"], indent=1)); return   # a part is no record

@@ -290,7 +290,9 @@ def _train_config(file: str) -> tuple[str, Any]:
 @contextmanager
 def _world(replicas: int) -> Iterator[Any]:
     "The other processes, if torchrun started this one."
-    if "LOCAL_RANK" not in os.environ: yield None; return
+    if "LOCAL_RANK" not in os.environ:
+        if replicas != 1: raise BadInput(f"--replicas {replicas}: there is one process; start several with `torchrun -m croissant.cli train ...`, or leave it out")
+        yield None; return
     from croissant.distributed import Distributed
     world = Distributed(replicas)
     try: yield world

@@ -40,8 +40,8 @@ class Processes(Runtime):
     ):
         if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
             warnings.warn("restarted by torchrun without TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment: the processes may not find each other again", stacklevel=2)
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        if local < torch.cuda.device_count():   # a card for each process of this computer, or none for any
+        local, here = (int(os.environ.get(k, d)) for k, d in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1))))
+        if here <= torch.cuda.device_count():   # a card for each process of this computer, or none for any
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")   # without it the deterministic switch refuses matrix products
             torch.cuda.set_device(local)
             self.device = torch.device("cuda", local)
@@ -92,7 +92,7 @@ class Distributed(Processes):
     def prepare(self, model: Llama, config: TrainConfig) -> None:
         if config.optimizer == "muon": raise BadInput("training: optimizer muon needs whole matrices, but several processes hold rows of them; set optimizer to adamw")
         if config.compile: raise BadInput("training: compile is for one process; set it to false")
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if DTYPES[config.dtype] == torch.bfloat16 else MixedPrecisionPolicy()
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False) if DTYPES[config.dtype] == torch.bfloat16 else MixedPrecisionPolicy()
         for layer in model.model.layers: fully_shard(layer, mesh=self.mesh, mp_policy=policy)
         fully_shard(model, mesh=self.mesh, mp_policy=policy)
         for name in ("loss", "token_losses", "z_regularised"):

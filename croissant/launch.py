@@ -16,7 +16,7 @@ from .plan import Run, plan
 _SCRIPT = r"""#!/bin/bash
 # {title}. Made by `croissant plan --cluster {cluster} --slurm FILE`: change {file}, not this.
 # The plan: {plan}.
-# A node that dies costs at most {lost}.
+# A node that dies costs about {lost}.
 # What is yours alone is not in here: sbatch --account=... --partition=... THIS_FILE, from the root of the checkout.
 #SBATCH --job-name=croissant-{name}
 #SBATCH --nodes={nodes}
@@ -50,7 +50,7 @@ pause() {{ asked=1; echo "the time is nearly up: asking the trainer to save"; sc
 trap pause USR1
 
 srun --kill-on-bad-exit=1 --cpus-per-task={cpus} torchrun \
-  --nnodes="${{#nodes[@]}}" --nproc-per-node={gpus} --max-restarts={restarts} \
+  --nnodes="${{#nodes[@]}}" --nproc-per-node={gpus} --max-restarts={restarts} --shutdown-timeout=540 \
   --rdzv-backend=c10d --rdzv-id="$start" --rdzv-endpoint="${{nodes[0]:?}}:$((20000 + SLURM_JOB_ID % 20000))" \
   -m croissant.cli train --config "$CONFIG" --shards "$SHARDS" --tokenizer "$TOKENIZER" --out "$OUT" --replicas {replicas} --resume auto &
 step=$!

@@ -49,6 +49,7 @@ class Training:
     checkpoint_interval: int # Steps between them; 0: powers of two
     state_interval: int # Steps between states to resume from
     keep_states: int # Newest states to keep
+    threads: int # CPU threads of a process
     seed: int # Of the weights and of the order of the data
 
     def __post_init__(self):

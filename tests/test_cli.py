@@ -474,3 +474,10 @@ def test_a_terminal_without_the_letters(folder):
 def test_wrong_input_is_one_line_and_status_2(argv, capsys):
     code, _, err = run(capsys, *argv)
     assert code == 2 and one_line(err)
+
+
+def test_replicas_need_several_processes(capsys, tmp_path, monkeypatch):
+    "Behind torchrun it divides them into groups; alone it would be ignored, so it is refused."
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    code, _, err = run(capsys, "train", "--config", str(root()/"params.smoke.yaml"), "--out", str(tmp_path/"r"), "--replicas", "2")
+    assert code == 2 and "--replicas 2" in err and "torchrun" in err and not (tmp_path/"r").exists()

@@ -80,7 +80,7 @@ def read_state(out): return load_state(latest_state(out/"state"))
 
 def launch(here, processes, *jobs, restarts=0, check=True):
     jobs = [{"vocab_size": SHAPE.vocab_size, **j} for j in jobs]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     (here/"worker.py").write_text(WORKER)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     done = subprocess.run([sys.executable, *command, str(here/"worker.py"), str(here), json.dumps(SETTINGS), json.dumps(jobs)], capture_output=True, text=True, env=env, timeout=1800)
@@ -142,7 +142,7 @@ def test_the_command_behind_torchrun_continues_two_as_one(two):
     (two/"config.yaml").write_text(yaml.safe_dump({"train": {"preset": "toy", **SETTINGS}}))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "croissant.cli", "train", "--config", two/"config.yaml", "--out", two/"two-one",
                "--shards", two/"shards", "--tokenizer", two/"tokenizer", "--resume", "auto", "--json"]
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=1800)
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["step"] == 8 and "8/8" in done.stderr
     same(two, "two-one")
@@ -260,6 +260,6 @@ print(killed, launches, done)
 def test_killed_at_random_on_one_or_two_processes(top):
     "Each launch takes one or two processes and saves in the background or not; `CROISSANT_KILLS` says how often it is killed."
     kills = int(os.environ.get("CROISSANT_KILLS", 4))
-    done = subprocess.run([sys.executable, "-c", KILLING, *map(str, (top, json.dumps(SETTINGS), kills, SHAPE.vocab_size))], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=3600)
+    done = subprocess.run([sys.executable, "-c", KILLING, *map(str, (top, json.dumps(SETTINGS), kills, SHAPE.vocab_size))], capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=3600)
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(re.match(r"\d+", done.stdout)[0]) == kills

@@ -304,7 +304,7 @@ def test_the_script_is_clean_and_says_what_it_must(ours):
     assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).returncode == 0
     for line in ("#SBATCH --nodes=30", "#SBATCH --gpus-per-node=8", "#SBATCH --time=20:00:00", "#SBATCH --requeue", "#SBATCH --open-mode=append", "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "set -euo pipefail"):
         assert f"\n{line}" in script, line
-    assert "--resume auto &" in script and "--nproc-per-node=8" in script and "CONFIG=${CONFIG:-params.paper.yaml}" in script
+    assert "--replicas 30 --resume auto &" in script and "--nproc-per-node=8" in script and "CONFIG=${CONFIG:-params.paper.yaml}" in script
     assert f"{ours['days']:.1f} days" in script and f"{math.ceil(ours['days'] * 24 / 20)} jobs" in script
 
 
