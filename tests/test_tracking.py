@@ -52,7 +52,7 @@ def test_without_tensorboard(monkeypatch, tmp_path):
     with pytest.raises(BadInput, match="pip install tensorboard.*metrics.jsonl is written in any case"): TensorBoard(tmp_path)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="tensorboard is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="tensorboard is optional and not here; to run this: python -m pip install tensorboard")
 def test_tensorboard_reads_its_events(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     first = TensorBoard(tmp_path)
