@@ -22,7 +22,7 @@ SIZES = {"1M": dict(layers=4, hidden=128, ffn=352, heads=2, vocab=4096, batch=16
          "5M": dict(layers=6, hidden=256, ffn=688, heads=4, vocab=8192, batch=16, length=512),
          "16M": dict(layers=8, hidden=384, ffn=1024, heads=6, vocab=32000, batch=4, length=512),
          "60M": dict(layers=12, hidden=640, ffn=1728, heads=10, vocab=16384, batch=4, length=512)}
-OURS = {"bfloat16, compiled": ("bfloat16", True), "bfloat16": ("bfloat16", False), "float32": ("float32", False)}
+OURS = {"bfloat16, compiled": dict(dtype="bfloat16", compiled=True), "bfloat16": dict(dtype="bfloat16"), "float32": dict(dtype="float32")}
 PEERS = {"transformers Trainer, float32": dict(), "transformers Trainer, bfloat16 autocast": dict(bf16=True), "transformers Trainer, bfloat16 throughout": dict(throughout=True)}
 THREADS, REPEATS, RATE, STEPS = 2, 9, 1e-3, 150
 
@@ -47,28 +47,27 @@ def batches(size, n, seed=0):
     return [(torch.randint(0, 4, (s["batch"], s["length"] + 1), generator=g).cumsum(1) * 7) % s["vocab"] for _ in range(n)]
 
 
-def our_steps(size, way, weights, n):
-    "Yields before each step, and after it the loss: ours."
+def our_steps(size, how, weights, n, turn, folder=None):
+    "Ours; `turn` is called before each step and, with the loss, after it."
     import torch
     from safetensors.torch import load_file
     from croissant.model import Llama
     from croissant.optim import MasterWeights, clip_gradients
-    dtype, compiled = OURS[way]
     model = Llama(shape_of(size), 0)
     if weights: model.load_state_dict(load_file(weights))
-    masters = MasterWeights(model, getattr(torch, dtype))
-    loss_of = model.compiled_loss() if compiled else model.loss
+    masters = MasterWeights(model, getattr(torch, how["dtype"]))
+    loss_of = model.compiled_loss() if how.get("compiled") else model.loss
     for ids in batches(size, n):
-        yield
+        turn(None)
         loss = loss_of(ids[:, :-1], ids[:, 1:])
         loss.backward()
         clip_gradients(masters.gather(), 1.)
         masters.step(RATE)
-        yield loss.item()
+        turn(loss.item())
 
 
-def peer_trainer(size, way, weights, n, turn, folder):
-    "Run the peer's own trainer; `turn` is called before each step and, with the loss, after it."
+def peer_trainer(size, how, weights, n, turn, folder):
+    "The peer's own trainer, with the same turns."
     import torch
     from safetensors.torch import load_file
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -76,7 +75,7 @@ def peer_trainer(size, way, weights, n, turn, folder):
     from croissant.checkpoint import hf_config
     logging.set_verbosity_error()
     torch.manual_seed(0)
-    how = dict(PEERS[way])
+    how = dict(how)
     model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in hf_config(shape_of(size)).items() if k not in ("architectures", "dtype")} | {"use_cache": False}, attn_implementation="sdpa"))
     if weights: model.load_state_dict(load_file(weights), strict=False)
     if how.pop("throughout", False): model = model.to(torch.bfloat16)
@@ -98,7 +97,7 @@ def peer_trainer(size, way, weights, n, turn, folder):
     Losses(model, arguments, train_dataset=data, callbacks=[Turns()]).train()
 
 
-def worker(pipe, side, size, way, weights, n, threads):
+def worker(pipe, run, size, how, weights, n, threads):
     "One side: a step whenever the parent says so; answers with seconds and loss, at the end with the peak of its memory."
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
@@ -108,18 +107,19 @@ def worker(pipe, side, size, way, weights, n, threads):
         if loss is None: pipe.recv(); started[0] = time.perf_counter()
         else: pipe.send((time.perf_counter() - started[0], loss))
     with tempfile.TemporaryDirectory() as folder:
-        if side == "ours":
-            for loss in our_steps(size, way, weights, n): turn(loss)
-        else: peer_trainer(size, way, weights, n, turn, folder)
+        run(size, how, weights, n, turn, folder)
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
+SIDES = {way: (our_steps, how) for way, how in OURS.items()} | {way: (peer_trainer, how) for way, how in PEERS.items()}
+
+
 def run_turns(size, sides, n, weights=None):
-    "Way -> seconds and losses of n steps in turn, and the peak of memory in MiB."
+    "Way -> seconds and losses of n steps in turn, and the peak of memory in MiB; a side is a function that trains, and how."
     context, sides_of = multiprocessing.get_context("spawn"), {}
-    for way in sides:
+    for way, (run, how) in sides.items():
         here, there = context.Pipe()
-        process = context.Process(target=worker, args=(there, "ours" if way in OURS else "peer", size, way, weights, n, THREADS), daemon=True)
+        process = context.Process(target=worker, args=(there, run, size, how, weights, n, THREADS), daemon=True)
         process.start(); there.close()
         sides_of[way] = here, process
     found = {way: ([], []) for way in sides}
@@ -165,9 +165,9 @@ def same_weights(size, path):
 
 
 def curve(weights):
-    "Mean losses over stretches of steps on the same batches, and the largest difference of them."
+    "Mean losses over stretches of steps on the same batches, and the difference of the means over all steps."
     ours, peer = "bfloat16", "transformers Trainer, float32"
-    found, _ = run_turns("1M", (ours, peer), STEPS, weights)
+    found, _ = run_turns("1M", {way: SIDES[way] for way in (ours, peer)}, STEPS, weights)
     ends = [0, 10, 50, 100, STEPS]
     stretches = [{"from": a, "to": b, "ours": statistics.fmean(found[ours][1][a:b]), "peer": statistics.fmean(found[peer][1][a:b])} for a, b in zip(ends, ends[1:])]
     whole = abs(statistics.fmean(found[ours][1]) - statistics.fmean(found[peer][1]))
@@ -186,7 +186,7 @@ def main(sizes):
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes or SIZES:
             same_weights(size, weights := f"{folder}/{size}.safetensors")
-            rows += compared(size, *run_turns(size, (*OURS, *PEERS), REPEATS + 2, weights), peak)
+            rows += compared(size, *run_turns(size, SIDES, REPEATS + 2, weights), peak)
         along = curve(f"{folder}/1M.safetensors") if not sizes or "1M" in sizes else None
     record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, one step at a time in turn; compiled where it says so, and no peer is", "sizes": SIZES,
               "threads": THREADS, "machine": processor(), "bfloat16_peak_gflops": peak / 1e9, "versions": {p: version(p).partition("+")[0] for p in ("torch", "transformers", "accelerate")} | {"python": platform.python_version()},

@@ -290,9 +290,7 @@ def _train_config(file: str) -> tuple[str, Any]:
 @contextmanager
 def _world(replicas: int) -> Iterator[Any]:
     "The other processes, if torchrun started this one."
-    if "LOCAL_RANK" not in os.environ:
-        if replicas != 1: raise BadInput(f"--replicas {replicas}: there is one process; start several with `torchrun -m croissant.cli train ...`, or leave it out")
-        yield None; return
+    if "LOCAL_RANK" not in os.environ: yield None; return
     from croissant.distributed import Distributed
     world = Distributed(replicas)
     try: yield world
@@ -314,6 +312,7 @@ def train(*,
     from croissant.trainer import Diverged, train as run
     if not out: raise BadInput("--out is empty: name a folder for the run")
     if resume not in ("never", "auto"): raise BadInput(f"--resume {resume!r}: choose never or auto")
+    if replicas != 1 and "LOCAL_RANK" not in os.environ: raise BadInput(f"--replicas {replicas}: there is one process; start several with `torchrun -m croissant.cli train ...`, or leave it out")
     preset, settings = _train_config(config)
     cutter, folder = _input(tokenizer), _output(out, "")
     shape = replace(PRESETS[preset], vocab_size=Tokenizer.load(cutter).vocab_size)
@@ -418,6 +417,7 @@ def evaluate(*,
         print(f"{name:12} {r['value']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] n={r['n']:<5} " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()))
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-plan
 def plan(*,
     preset: str = "", # A size: one of the paper's (xxs xs s base) or a lab preset; the file's by default
     cluster: str = "paper", # `NAME` for params.NAME.yaml in the repository, or the path of such a file

@@ -209,14 +209,35 @@ def _find(starts: np.ndarray, words: np.ndarray, begin: np.ndarray, pairs: np.nd
     start, place = known.hits(shingles(words, items.words))
     return _Hits(starts, words, inside(start, np.full(len(start), items.words), place), inside(*(np.concatenate(x) for x in zip(items.find(words), items.sides(words, begin, pairs)))))
 
-# %% ../nbs/14_decontaminate.ipynb #judge
-class _Judge:
-    "Searches training text for what is held out, drops it, and remembers what it has seen."
+# %% ../nbs/14_decontaminate.ipynb #seen
+class _Seen:
+    "What is held out, what of it was found in training text, and what went."
     def __init__(self, known: ShingleSet, items: BenchmarkItems, share: float, min_chars: int, dropped: Counter, lost: Callable[[dict[str, str], str], None]|None):
         self.lost, self.known, self.items, self.words, self.share, self.min_chars, self.dropped = lost, known, items, items.words, share, min_chars, dropped
         self.texts, self.removed = Names(), Counter[tuple[str, str]]()     # the prose that stays; (benchmark, unit) -> how many
         self.before, self.after = ((np.zeros(len(known.hashes), bool), np.zeros(len(items.known.hashes), bool)) for _ in range(2))   # which shingles, which runs were seen
 
+    def new(self, record: dict[str, str], words: np.ndarray, origin: dict[str, str]) -> bool:
+        "Is it the first prose with these words and numbers? Programs, pairs and texts shorter than a shingle always are."
+        if record["language"] in ("code", "parallel") or len(words) < self.words: return True
+        if self.texts.add(int.from_bytes(hashlib.blake2b(words.tobytes() + numbers(record["text"]).encode(), digest_size=8).digest(), "little") or 1): return True
+        self.drop(origin, "document seen before")
+        return False
+
+    def drop(self, record: dict[str, str], why: str, benchmarks: Iterable[str] = ()) -> dict[str, str]|None:
+        "Count a document that goes; always nothing."
+        self.count(record, why, len(content(record).encode()), 1)
+        if self.lost: self.lost(record, why)
+        self.removed.update((b, "documents") for b in benchmarks)
+        return None
+
+    def count(self, record: dict[str, str], why: str, size: int, n: int) -> None:
+        self.dropped[record["source"], why] += n
+        self.dropped[record["source"], why, "bytes"] += size
+
+# %% ../nbs/14_decontaminate.ipynb #judge
+class _Judge(_Seen):
+    "Searches training text for what is held out, and drops it."
     def sift(self, lines: list[bytes]) -> Iterator[bytes]:
         "What stays of neighbouring lines of a training file; lines without a hit are passed on as they are."
         records = [json.loads(line) for line in lines]
@@ -256,24 +277,6 @@ class _Judge:
         if found: self.count(record, "paragraphs with a benchmark item", len(first.encode()) - len(second.encode()), len(found))
         self.removed.update((b, "paragraphs") for benchmarks in found.values() for b in benchmarks)
         return left
-
-    def new(self, record: dict[str, str], words: np.ndarray, origin: dict[str, str]) -> bool:
-        "Is it the first prose with these words and numbers? Programs, pairs and texts shorter than a shingle always are."
-        if record["language"] in ("code", "parallel") or len(words) < self.words: return True
-        if self.texts.add(int.from_bytes(hashlib.blake2b(words.tobytes() + numbers(record["text"]).encode(), digest_size=8).digest(), "little") or 1): return True
-        self.drop(origin, "document seen before")
-        return False
-
-    def drop(self, record: dict[str, str], why: str, benchmarks: Iterable[str] = ()) -> dict[str, str]|None:
-        "Count a document that goes; always nothing."
-        self.count(record, why, len(content(record).encode()), 1)
-        if self.lost: self.lost(record, why)
-        self.removed.update((b, "documents") for b in benchmarks)
-        return None
-
-    def count(self, record: dict[str, str], why: str, size: int, n: int) -> None:
-        self.dropped[record["source"], why] += n
-        self.dropped[record["source"], why, "bytes"] += size
 
 # %% ../nbs/14_decontaminate.ipynb #remove
 def remove_held_out(

@@ -99,7 +99,8 @@ class _Blockwise(torch.autograd.Function):
         scale, outs, probs = q.shape[-1] ** -.5, [], []
         for i in range(0, q.shape[1], BLOCK):
             e = min(i + BLOCK, q.shape[1])
-            s = torch.bmm(q[:, i:e], k[:, :e].transpose(1, 2)).float() * scale            # (N, block, e)
+            past = k[:, :e].contiguous()     # turning a slice would copy it element by element
+            s = torch.bmm(q[:, i:e], past.transpose(1, 2)).float() * scale                # (N, block, e)
             future = torch.ones(e - i, e, dtype=torch.bool, device=q.device).triu(i + 1)
             p = torch.softmax(s.masked_fill_(future, -math.inf), -1).to(q.dtype)
             outs.append(torch.bmm(p, v[:, :e])); probs.append(p)
@@ -110,16 +111,17 @@ class _Blockwise(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, *probs = ctx.saved_tensors
         scale, grad, dqs = q.shape[-1] ** -.5, grad.to(q.dtype), []
-        dk, dv = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
+        dks, dvs = [0.] * len(probs), [0.] * len(probs)   # a sum for each block of keys: slices of one tensor compile to slow code
+        def add(sums, x): sums[:b+1] = [a + part for a, part in zip(sums, x.float().split(BLOCK, 1))]
         for b, p in enumerate(probs):
             i, e = b * BLOCK, b * BLOCK + p.shape[1]
-            dv[:, :e] += torch.bmm(p.transpose(1, 2), grad[:, i:e])
-            pf = p.float()
-            t = pf * torch.bmm(grad[:, i:e], v[:, :e].transpose(1, 2)).float()
+            add(dvs, torch.bmm(p.transpose(1, 2), grad[:, i:e]))
+            pf, past = p.float(), v[:, :e].contiguous()
+            t = pf * torch.bmm(grad[:, i:e], past.transpose(1, 2)).float()
             ds = ((t - pf * t.sum(-1, keepdim=True)) * scale).to(q.dtype)
             dqs.append(torch.bmm(ds, k[:, :e]))
-            dk[:, :e] += torch.bmm(ds.transpose(1, 2), q[:, i:e])
-        return torch.cat(dqs, 1), dk.to(k.dtype), dv.to(v.dtype)
+            add(dks, torch.bmm(ds.transpose(1, 2), q[:, i:e]))
+        return torch.cat(dqs, 1), torch.cat(dks, 1).to(k.dtype), torch.cat(dvs, 1).to(v.dtype)
 
 # %% ../nbs/30_model.ipynb #attention
 IMPLEMENTATIONS = ("auto", "sdpa", "blockwise")
@@ -180,8 +182,8 @@ def _together(
     x: Tensor, # (..., C)
     *maps: nn.Linear, # Of the same input
 ) -> tuple[Tensor, ...]: # Each map's output
-    "Several linear maps of one input: one wide product when compiled, one after another otherwise."
-    if not torch.compiler.is_compiling() or not torch.is_grad_enabled(): return tuple(m(x) for m in maps)
+    "Several linear maps of one input: one wide product when compiled for a CPU, one after another otherwise."
+    if x.device.type != "cpu" or not torch.compiler.is_compiling() or not torch.is_grad_enabled(): return tuple(m(x) for m in maps)
     return F.linear(x, torch.cat([m.weight for m in maps])).split([m.weight.shape[0] for m in maps], -1)
 
 # %% ../nbs/30_model.ipynb #mlp
@@ -272,9 +274,8 @@ def _chunk_to_compile(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     "The same without writing in place, for a compiler that fuses it into two visits; the gradient in the dtype of the logits."
     f = z.float()
     top = f.amax(-1, keepdim=True)
-    e = (f - top).exp()
-    total, hot = e.sum(-1, keepdim=True), torch.arange(z.shape[-1], device=z.device)[None] == targets
-    return total.log() + top - f.gather(-1, targets), (e / total - hot.float()).to(z.dtype)
+    total, hot = (f - top).exp().sum(-1, keepdim=True).log() + top, torch.arange(z.shape[-1], device=z.device)[None] == targets
+    return total - f.gather(-1, targets), ((f - total).exp() - hot.float()).to(z.dtype)   # e^(z - log sum): no division
 
 class _LinearCrossEntropy(torch.autograd.Function):
     "Mean cross-entropy of `x @ weight.T`, with both gradients computed chunk by chunk on the way forward."
@@ -324,13 +325,14 @@ class Decoder(nn.Module):
         input_ids: Tensor, # (B, T) piece ids
         implementation: str = "auto", # See `attention`
         cache: KVCache|None = None, # Earlier tokens; is extended
+        angles: tuple[Tensor, Tensor]|None = None, # Cosines and sines (T, D/2) of a whole sequence, if they are there already
     ) -> Tensor: # (B, T, C)
         "Final states, before the head; a sequence longer than the model's positions raises `BadInput`."
         c, start, T = self.config, cache.length if cache is not None else 0, input_ids.shape[1]
         if start + T > c.max_position_embeddings:
             raise BadInput(f"model: {start + T} tokens, but it has {c.max_position_embeddings} positions; shorten the text or choose a model with a longer context")
         x = self.embed_tokens(input_ids)
-        cos, sin = rope_table(start, T, c.head_size, c.rope_theta, x.device)
+        cos, sin = angles or rope_table(start, T, c.head_size, c.rope_theta, x.device)
         for layer in self.layers: x = layer(x, cos, sin, implementation, cache)
         if cache is not None: cache.length += T
         return self.norm(x)
@@ -384,8 +386,11 @@ class Llama(nn.Module):
 
     def compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]: # Like `loss`, for one shape of batch
         "The loss with decoder and head compiled, each by itself, which beats compiling them as one; needs a C++ compiler and pays after about a minute."
-        body, chunk = torch.compile(self.model, dynamic=False), torch.compile(_chunk_to_compile, dynamic=False)
-        return lambda input_ids, targets: linear_cross_entropy(body(input_ids, self.attention).flatten(0, 1), self.lm_head.weight, targets.flatten(), chunk)
+        body, chunk, c = torch.compile(self.model, dynamic=False), torch.compile(_chunk_to_compile, dynamic=False), self.config
+        def loss(input_ids: Tensor, targets: Tensor) -> Tensor:
+            angles = rope_table(0, input_ids.shape[1], c.head_size, c.rope_theta, input_ids.device)   # here: a compiler would take sines anew wherever it turns
+            return linear_cross_entropy(body(input_ids, self.attention, None, angles).flatten(0, 1), self.lm_head.weight, targets.flatten(), chunk)
+        return loss
 
     @torch.no_grad()
     def token_losses(self,

@@ -134,7 +134,7 @@ class MasterWeights:
         self.shared = dtype == torch.float32
         self.masters: list[Tensor] = self.working if self.shared else [p.detach().clone().requires_grad_() for p in self.working]
         if not self.shared:
-            for p, m in zip(self.working, self.masters): p.data = p.data.to(dtype); m.grad = torch.zeros_like(m)
+            for p in self.working: p.data = p.data.to(dtype)
         hidden = [m for n, m in zip(self.names, self.masters) if optimizer == "muon" and is_hidden_matrix(n, m)]
         rest = [(n, m) for n, m in zip(self.names, self.masters) if optimizer == "adamw" or not is_hidden_matrix(n, m)]
         self.optimisers: list[torch.optim.Optimizer] = [adamw(decay_groups(rest, weight_decay, embedding_decay, vector_decay), **settings)] if rest else []
@@ -145,22 +145,22 @@ class MasterWeights:
         add: bool = False, # To what earlier micro-batches of this step left?
     ) -> list[Tensor]: # The masters' gradients
         "Bring the gradients of the working weights to float32, where several micro-batches can be added up."
-        if self.shared: return [p.grad for p in self.working if p.grad is not None]
-        found, new = [m.grad for m in self.masters if m.grad is not None], [p.grad for p in self.working if p.grad is not None]
-        if add: torch._foreach_add_(found, [g.float() for g in new])
-        else: torch._foreach_copy_(found, new)
-        self.forget()
-        return found
+        for p, m in zip(self.working, self.masters):
+            if p is m or p.grad is None: continue
+            if add and m.grad is not None: m.grad += p.grad
+            else: m.grad = p.grad.float()
+            p.grad = None     # one by one: never are all of both kinds there
+        return [m.grad for m in self.masters if m.grad is not None]
 
     def forget(self) -> None:
-        "Free the gradients of the working weights."
-        for p in self.working: p.grad = None
+        "Free all gradients, so that none lies beside the activations of the next step."
+        for p in (*self.working, *self.masters): p.grad = None
 
     @torch.no_grad()
     def step(self,
         rate: float, # Learning rate of this step
     ) -> None:
-        "One step on the masters, rounded back into the model; the working gradients are freed."
+        "One step on the masters, rounded back into the model; the gradients are freed."
         for o in self.optimisers:
             for g in o.param_groups: g["lr"] = rate
             o.step()

@@ -179,6 +179,8 @@ def _evaluate(run: _Run) -> None:
     "Append bits per byte and loss of every validation part."
     c, w = run.config, run.runtime
     found = evaluate_bpb(run.model, run.validation, run.tokenizer, c.seq_len, c.batch_size, c.eval_tokens, w.rank, w.world, w.total)
+    if lost := [p for p, v in found.items() if not math.isfinite(v["bpb"])]:
+        raise Diverged(f"step {run.step}: the bits per byte of {', '.join(lost)} are no finite number, so the weights are none either; lower learning_rate, and train again in another folder")
     run.evaluations.append({"step": run.step, "tokens": run.tokens} | {f"{k}_{p}": round(v[k], 6) for k in ("bpb", "loss", "bytes") for p, v in found.items()})
     run.tell("evaluation", **{k: v for k, v in run.evaluations[-1].items() if k != "step"})
 
@@ -332,7 +334,7 @@ def _finish(run: _Run, finished: bool, keep_state: bool) -> dict[str, Any]:
     def write() -> None:
         save_table(map(_row, run.losses), run.out/"training_curve.csv", digits=10)
         save_table(map(_row, run.evaluations), run.out/"validation_curve.csv")
-        save_json(record, run.out/"record.json", digits=10)
+        save_json(record, run.out/"record.json", digits=20)   # a setting is compared to the last bit
         if not keep_state: shutil.rmtree(run.out/"state", ignore_errors=True)
     run.runtime.once(write)
     return _ended(run)   # what a later call would find

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from croissant.checkpoint import hf_config
-from croissant.model import BLOCK, PRESETS, KVCache, Llama, ModelConfig, attention, count_parameters, flops_per_token, linear_cross_entropy, rope_table, toy_model
+import croissant.model
+from croissant.model import BLOCK, PRESETS, KVCache, Llama, ModelConfig, _chunk, _chunk_to_compile, _together, attention, count_parameters, flops_per_token, linear_cross_entropy, rope_table, toy_model
 from croissant.params import BadInput
 from croissant.provenance import load_table
 
@@ -228,3 +229,67 @@ def test_the_compiled_loss_is_the_loss(monkeypatch):
     assert abs(found[0][0] - found[1][0]) < 1e-5
     for n, grad in found[0][1].items(): assert torch.allclose(grad, found[1][1][n], rtol=1e-3, atol=1e-6), n
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("length", [5, BLOCK, 2 * BLOCK + 44])
+def test_blockwise_gradients_in_bfloat16(length):
+    g = torch.Generator().manual_seed(length)
+    qkv = [torch.randn(2, h, length, 16, generator=g).bfloat16().requires_grad_() for h in (4, 2, 2)]
+    wide = [x.detach().float().requires_grad_() for x in qkv]
+    weight = torch.randn(2, 4, length, 16, generator=g)
+    out = attention(*qkv, "blockwise")
+    found = torch.autograd.grad((out.float() * weight).sum(), qkv)
+    for a, b in zip(found, torch.autograd.grad((attention(*wide, "sdpa") * weight).sum(), wide)):
+        assert a.dtype == torch.bfloat16 and (a.float() - b).norm() < .01 * b.norm()
+
+
+def test_blockwise_adds_up_in_float32(monkeypatch):
+    "Sixteen blocks: sums in bfloat16 would be off several times as far as their own rounding."
+    monkeypatch.setattr(croissant.model, "BLOCK", 16)
+    g = torch.Generator().manual_seed(0)
+    qkv = [(torch.randn(2, 1, 512, 16, generator=g) * s).bfloat16().requires_grad_() for s in (.01, .01, 1)]
+    wide = [x.detach().float().requires_grad_() for x in qkv]
+    up = torch.ones(2, 1, 512, 16).bfloat16()
+    dv = torch.autograd.grad(attention(*qkv, "blockwise"), qkv, up)[2]
+    want = torch.autograd.grad(attention(*wide, "sdpa"), wide, up.float())[2]
+    assert (dv.float() - want).norm() < .0025 * want.norm()
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 5e-5), (torch.bfloat16, 4e-3)])
+def test_both_forms_of_a_chunk_agree(dtype, close):
+    z = (torch.randn(7, 300, generator=torch.Generator().manual_seed(0)) * 60).to(dtype)   # e^z would overflow
+    targets = torch.arange(7)[:, None]
+    (a, da), (b, db) = _chunk(z.float().clone(), targets), _chunk_to_compile(z, targets)
+    assert b.dtype == torch.float32 and db.dtype == dtype and z.max() > 100
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-6); torch.testing.assert_close(da, db.float(), atol=close, rtol=0)
+
+
+@pytest.mark.parametrize("theta, attention", [(1e4, "auto"), (50., "sdpa")])
+def test_what_is_compiled(monkeypatch, theta, attention):
+    "Stacked projections, no sines, the model's own theta and attention."
+    torch._dynamo.reset()
+    plain, targets_of = torch.compile, []
+    def look(graph, _): targets_of.extend(str(n.target) for n in graph.graph.nodes); return graph.forward
+    monkeypatch.setattr(torch, "compile", lambda f, **more: plain(f, backend=look, **more))
+    config = ModelConfig(97, 128, 160, 1, 2, max_position_embeddings=160, rope_theta=theta)
+    model = Llama(config, 3, attention)
+    ids = torch.randint(0, 97, (2, 151), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(3 if p.dim() == 2 else 1)
+    want = model.loss(ids[:, :-1], ids[:, 1:])
+    found = model.compiled_loss()(ids[:, :-1], ids[:, 1:])
+    assert abs(found.item() - want.item()) < 1e-5
+    said = " ".join(targets_of)
+    assert "sin" not in said.replace("cosine", "") and sum("linear" in t for t in targets_of) == 4   # qkv, o, gate and up, down
+    assert ("scaled_dot_product" in said) == (attention == "sdpa")
+    torch._dynamo.reset()
+
+
+
+@pytest.mark.parametrize("device, stacked", [("cpu", True), ("meta", False)])
+def test_only_a_cpu_stacks_products(device, stacked, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    maps = [torch.nn.Linear(4, n, bias=False, device=device) for n in (4, 2)]
+    seen, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *a: seen.append(1) or linear(*a))
+    assert [y.shape[-1] for y in _together(torch.zeros(3, 4, device=device), *maps)] == [4, 2] and len(seen) == (1 if stacked else 2)

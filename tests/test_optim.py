@@ -181,3 +181,25 @@ def test_muon_step_is_near_the_polar_factor(shape):
     found = torch.linalg.svdvals(step)
     assert .5 < found.min() and found.max() < 1.3
     assert torch.nn.functional.cosine_similarity(step.flatten(), (u @ vt).flatten(), dim=0) > .97
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_do_not_outlive_their_step(dtype):
+    model = toy_model()
+    weights = MasterWeights(model, dtype)
+    ids = torch.randint(0, 512, (2, 17), generator=torch.Generator().manual_seed(0))
+    for end in (lambda: weights.step(1e-3), weights.forget):
+        model.loss(ids[:, :-1], ids[:, 1:]).backward(); weights.gather()
+        end()
+        assert all(p.grad is None for p in (*weights.working, *weights.masters))
+
+
+def test_a_weight_may_get_its_gradient_late_or_never():
+    a, b, c = (torch.nn.Linear(2, 2, bias=False) for _ in range(3))
+    model = torch.nn.ModuleList([a, b, c]); weights = MasterWeights(model, torch.bfloat16)
+    x = torch.ones(1, 2, dtype=torch.bfloat16)
+    a(x).sum().backward(); assert len(weights.gather()) == 1
+    (a(x) + b(x)).sum().backward(); found = weights.gather(add=True)
+    assert [g.tolist() for g in found] == [[[2, 2], [2, 2]], [[1, 1], [1, 1]]]
+    b(x).sum().backward(); weights.gather()
+    assert weights.masters[1].grad.tolist() == [[1, 1], [1, 1]]

@@ -223,7 +223,7 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     monkeypatch.setattr(repro, "verification", lambda: 1)
     assert repro.main(retrain) == 1
     done = [" ".join(c) for c in calls]
-    assert ("dvc pull -q train_tokenizer pretrain language_balance vocabulary_size" in done) == (not clean and not retrain) and ("dvc repro" in done) == (not clean or retrain)
+    assert ("dvc pull -q train_tokenizer pretrain language_balance vocabulary_size compare_optimizers" in done) == (not clean and not retrain) and ("dvc repro" in done) == (not clean or retrain)
     assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in ("train_tokenizer", "pretrain")]*retrain
     out = capsys.readouterr().out
     assert ("all up to date" in out) == (clean and not retrain) and out.count(" s\n") >= 3

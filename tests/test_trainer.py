@@ -1,5 +1,6 @@
 """Runs that are equal to the last bit, runs that are stopped, and runs that must not begin."""
 import dataclasses, json, math, shutil, signal, threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -77,14 +78,20 @@ def test_interrupted_equals_uninterrupted(finished, tokenizer, tmp_path, monkeyp
     assert not (tmp_path/"cut/state").exists()
 
 
-def test_killed_without_warning_continues_from_the_last_state(finished, tokenizer, tmp_path, monkeypatch):
+@contextmanager
+def dying_at(step, monkeypatch):
+    "A run inside dies while it reads this step's batch."
     real = order.batch
-    def dies(shards, step, *rest):
-        if step == 7: raise MemoryError("killed")
-        return real(shards, step, *rest)
+    def dies(shards, at, *rest):
+        if at == step: raise MemoryError("killed")
+        return real(shards, at, *rest)
     with monkeypatch.context() as m:
         m.setattr(order, "batch", dies)
-        with pytest.raises(MemoryError): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path/"run", progress=False)
+        with pytest.raises(MemoryError): yield
+
+
+def test_killed_without_warning_continues_from_the_last_state(finished, tokenizer, tmp_path, monkeypatch):
+    with dying_at(7, monkeypatch): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path/"run", progress=False)
     assert sorted(p.name for p in (tmp_path/"run/state").iterdir()) == ["step-00000003", "step-00000006"]
     train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path/"run", resume=True, progress=False)
     assert weights(tmp_path/"run") == weights(finished[0])
@@ -132,6 +139,20 @@ def test_nan_stops_and_names_the_state(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(Llama, "loss", loss)
     with pytest.raises(Diverged, match=r"step 5: loss nan.*step-00000003"): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, progress=False)
     assert not (tmp_path/"checkpoint").exists()
+
+
+def test_weights_lost_in_the_last_step_are_not_published(tokenizer, tmp_path):
+    "No later loss could tell; the last evaluation does."
+    config = dataclasses.replace(CONFIG, max_steps=1, warmup_steps=0, learning_rate=1e20, min_learning_rate=1e20)
+    with pytest.raises(Diverged, match="step 1: the bits per byte of .*fr.* are no finite number"): train(SHAPE, toy_shards(), tokenizer, config, tmp_path, progress=False)
+    assert not (tmp_path/"checkpoint").exists() and not (tmp_path/"record.json").exists()
+
+
+def test_a_setting_of_many_digits_is_the_same_setting_later(tokenizer, tmp_path):
+    config = dataclasses.replace(CONFIG, max_steps=1, warmup_steps=0, min_learning_rate=.1*.1*.1)
+    assert len(repr(config.min_learning_rate)) > 12
+    record = train(SHAPE, toy_shards(), tokenizer, config, tmp_path, progress=False)
+    assert train(SHAPE, toy_shards(), tokenizer, config, tmp_path, resume=True, progress=False) == record
 
 
 def test_published_steps_and_record(tokenizer, tmp_path):
@@ -341,13 +362,7 @@ def test_spikes():
 
 
 def test_the_diary_of_a_run_that_was_killed_has_every_step_once(tokenizer, tmp_path, monkeypatch):
-    real = order.batch
-    def dies(shards, step, *rest):
-        if step == 7: raise MemoryError("killed")
-        return real(shards, step, *rest)
-    with monkeypatch.context() as m:
-        m.setattr(order, "batch", dies)
-        with pytest.raises(MemoryError): losses(tokenizer, tmp_path)
+    with dying_at(7, monkeypatch): losses(tokenizer, tmp_path)
     assert [e["step"] for e in read_metrics(tmp_path/"metrics.jsonl") if e["kind"] == "step"] == [1, 2, 3, 4, 5, 6, 7]
     record = train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, resume=True, progress=False)
     diary = [e for e in read_metrics(tmp_path/"metrics.jsonl") if e["kind"] == "step"]
@@ -391,3 +406,24 @@ def test_settings_at_rest_leave_no_trace_in_the_identity():
 
 OLD = ("max_steps", "batch_size", "seq_len", "optimizer", "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "dtype", "mixture", "eval_interval", "eval_tokens",
        "publish", "checkpoint_interval", "state_interval", "seed", "threads", "compile")   # the settings of the version that made the released model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_left_out_leaves_nothing_for_the_next(tokenizer, tmp_path, monkeypatch, dtype):
+    "The weights stay as they were, and the next gradient is not added to the one that was refused."
+    config, seen, real = dataclasses.replace(CONFIG, max_steps=3, warmup_steps=0, spike_sigmas=9., dtype=dtype, micro_batch_size=0), [], trainer._gradients
+    def watched(run, *rest):
+        assert all(p.grad is None for p in (*run.weights.working, *run.weights.masters))
+        seen.append(run.step); return real(run, *rest)
+    monkeypatch.setattr(trainer, "_gradients", watched)
+    monkeypatch.setattr(trainer, "is_spike", lambda history, *rest: len(history) == 1)
+    record = train(SHAPE, toy_shards(), tokenizer, config, tmp_path, progress=False)
+    assert seen == [0, 1, 2] and [r["skipped"] for r in record["losses"]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_bits_that_are_no_number_end_a_run(tokenizer, tmp_path, monkeypatch, lost):
+    real = trainer.evaluate_bpb
+    def found(*a): return {p: v | {"bpb": lost if p == "en" else v["bpb"]} for p, v in real(*a).items()}
+    monkeypatch.setattr(trainer, "evaluate_bpb", found)
+    with pytest.raises(Diverged, match="step 0: the bits per byte of en are no finite"): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, progress=False)

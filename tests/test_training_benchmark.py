@@ -1,5 +1,6 @@
 """benchmarks/training.py: its sides are trained on the same batches from the same weights, and what it records follows."""
 import json
+import sys
 
 import pytest
 
@@ -19,8 +20,8 @@ def turns(script, sides, weights, n):
     "All sides in this process, one after the other, instead of one each in a process of its own."
     def losses(way):
         told = []
-        if way in script.OURS: told += script.our_steps("tiny", way, weights, n)
-        else: script.peer_trainer("tiny", way, weights, n, told.append, str(weights.parent/"peer"))
+        train, how = script.SIDES[way]
+        train("tiny", how, weights, n, told.append, str(weights.parent/"peer"))
         return [x for x in told if x is not None]
     return {way: losses(way) for way in sides}
 
@@ -55,3 +56,48 @@ def test_the_record_holds_every_size_and_way(load_benchmark):
         assert r["repeats"] == plain.REPEATS and 0 < r["our_share_of_peak"] < 1 and r["memory_ratio"] > 0
         if (r["peer"], r["ours"]) == ("transformers Trainer, float32", "float32"): assert r["first_loss_difference"] < 1e-5
     assert RECORD["curve"]["steps"] == 150 and RECORD["curve"]["mean_difference"] < .01
+
+
+@pytest.fixture(scope="module")
+def ladder(load_benchmark, script):
+    module = load_benchmark("ladder")
+    module.training.SIZES = script.SIZES
+    yield module
+    for name in ("training", "corpus"): sys.modules.pop(name, None)   # they were imported under names that anybody might use
+
+
+def test_the_rungs_that_are_not_compiled_take_the_same_steps(ladder, tmp_path):
+    "In float32 the three rungs are one computation in another order; bfloat16 follows."
+    ladder.training.same_weights("tiny", weights := tmp_path/"w.safetensors")
+    found = {}
+    for name, how in ladder.RUNGS.items():
+        if how["parts"]: continue
+        told = []
+        ladder.steps("tiny", how, weights, 12, told.append)
+        found[name] = [x for x in told if x is not None]
+    first, *others = found.values()
+    assert len(found) == 4 and len(first) == 12 and first[-1] < first[0] - .05
+    for losses, near in zip(others, (1e-5, 1e-5, .05)): assert max(abs(a - b) for a, b in zip(first, losses)) < near
+
+
+def test_a_rung_adds_one_choice():
+    rungs = list(json.loads((root()/"reports/benchmarks/ladder.json").read_text(encoding="utf-8"))["rows"])
+    kept = [r for r in rungs if r["kept"]]
+    assert [r["than"] for r in kept[1:]] == [r["rung"] for r in kept[:-1]] and {r["than"] for r in rungs if not r["kept"]} == {kept[-1]["rung"]}
+    for r in rungs: assert r["against"]["low"] <= r["against"]["ratio"] <= r["against"]["high"] and 0 < r["share_of_peak"] < 1 and abs(r["first_loss"] - rungs[0]["first_loss"]) < .01
+
+
+def test_every_choice_of_the_ladder_differs_from_its_neighbour_in_one_thing(ladder):
+    rungs = [*ladder.RUNGS.values()]
+    for a, b in (*zip(rungs, rungs[1:]), *((ladder.TOP, o) for o in ladder.OTHERWISE.values())):
+        changed = {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
+        assert len(changed) == 1 or changed == {"dtype", "autocast"}   # autocast is what float32 weights compute with
+
+
+def test_ladder_rows_are_made_of_paired_steps(ladder):
+    "By hand: the peer takes 8 seconds a step, each rung half of the one below, and everything that was not kept as long as the peer."
+    names = [ladder.PEER, *ladder.RUNGS]
+    seconds = {n: 8/2**i for i, n in enumerate(names)} | dict.fromkeys(ladder.OTHERWISE, 8.)
+    rows = ladder.climbed({n: ([99., 99., s, s, s], [3., 2., 1., 1., 1.]) for n, s in seconds.items()}, dict.fromkeys(seconds, 5.), 16, 10, 1000, lambda n: 0)
+    assert [r["against"]["ratio"] for r in rows[:len(names)]] == [1, *[2]*(len(names) - 1)] and rows[len(names) - 1]["against_peer"]["ratio"] == 2**(len(names) - 1)
+    assert {r["against"]["ratio"] for r in rows[len(names):]} == {2**-(len(names) - 1)} and rows[0]["tokens_per_second"] == 2 and rows[0]["share_of_peak"] == .02

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
-STUDIES = ["language_balance", "vocabulary_size"]   # the same, and restored even with --retrain: a study runs again only if what it studies changed
+STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers"]   # the same, and restored even with --retrain: a study runs again only if what it studies changed
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
 
