@@ -14,14 +14,18 @@ from croissant.provenance import load_table, metric
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))
-# What may hold a digit in prose: code, links, references, places in the paper, and names of things (a model size, a format, a paper).
-NAMES = re.compile(r"""```.*?```|`[^`]*`|\{\{.*?\}\}|\]\([^)]*\)|<[^>]*>|&\w+;
+# What may hold a digit in prose: code, links, references, places in the paper, names of things (a model size, a format, a paper), and a formula, which has a variable.
+NAMES = re.compile(r"""```.*?```|`[^`]*`|\$(?=[^$\n]*[a-zA-Z])[^$\n]*\$|\{\{.*?\}\}|\]\([^)]*\)|<[^>]*>|&\w+;
     |arXiv:?\s?[\d.]+v?\d*|Apache-2\.0|Python\ 3\.11|UTF-8|SHA-256|MD5|\bT\d\b|CC\ BY(-SA)?\ 4\.0|Llama\ ?[23]|SmolLM2|Qwen2\.5|Mistral\ 7B|GPT-[24]o?|PaLM\ 2|October\ 2023|v1\.0|ROUGE-1|\bL2\b
     |\b([Ss]ections?|[Tt]ables?|[Ff]igures?|[Aa]ppendix)\ [\dA-F][\d.]*(?:(?:,|\ and|\ to)\ \d+)*|\b\d\d_[a-z]+|\b95\ %|\b8\ bits\b""", re.S | re.X)
 
 
 def digits_in(text):
     return re.findall(r"[^\n]*\d[^\n]*", NAMES.sub("", text))
+
+
+def test_a_formula_may_hold_a_digit_and_a_result_may_not():
+    assert not digits_in("with probability $2^{1-n}$") and digits_in("with probability $0.66$") and digits_in("$n$ seeds, of which 3 agree, and $m$ others")
 
 
 def cells(path, kind):
