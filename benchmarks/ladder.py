@@ -62,15 +62,15 @@ def climbed(found, peaks, tokens, flops, peak_flops, outer):
     seconds = {name: t[2:] for name, (t, _) in found.items()}
     def ratio(a, b):
         r = sorted(x / y for x, y in zip(seconds[a], seconds[b]))
-        return {"ratio": statistics.median(r), "low": r[outer(len(r))], "high": r[-1 - outer(len(r))]}
+        return {"ratio": statistics.median(r), "ratio_low": r[outer(len(r))], "ratio_high": r[-1 - outer(len(r))]}
     names, rows = [PEER, *RUNGS], []
     for name in (*names, *OTHERWISE):
         below = names[max(0, names.index(name) - 1)] if name in names else names[-1]
         speed = tokens / statistics.median(seconds[name])
-        rows.append({"rung": name, "kept": name in names, "than": below, "against": ratio(below, name), "against_peer": ratio(PEER, name), "tokens_per_second": speed, "share_of_peak": speed * flops / peak_flops,
+        rows.append({"rung": name, "kept": name in names, "peer": below, **ratio(below, name), "against_the_trainer": ratio(PEER, name), "tokens_per_second": speed, "share_of_peak": speed * flops / peak_flops,
                      "peak_mib": peaks[name], "first_loss": found[name][1][0], "last_loss": found[name][1][-1], "repeats": len(seconds[name])})
         r = rows[-1]
-        print(f"{name:36} {speed:8,.0f} tokens/s  {r['share_of_peak']:4.0%} of the peak  {r['against']['ratio']:.2f} [{r['against']['low']:.2f}, {r['against']['high']:.2f}] times {below:36} {r['peak_mib']:6,.0f} MiB", flush=True)
+        print(f"{name:36} {speed:8,.0f} tokens/s  {r['share_of_peak']:4.0%} of the peak  {r['ratio']:.2f} [{r['ratio_low']:.2f}, {r['ratio_high']:.2f}] times {below:36} {r['peak_mib']:6,.0f} MiB", flush=True)
     return rows
 
 

@@ -91,7 +91,7 @@ def evaluated(tmp_path_factory):
     (base/"settings.ini").touch(); (base/"nbs").mkdir()
     model, corpus = base/"artifacts/checkpoints/flagship", base/"artifacts/corpus"
     run = {"train.max_steps": 20, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint}
-    save_model(toy_model(toy_tokenizer().vocab_size, seed=3), toy_tokenizer(), model, step=20, run=run)
+    save_model(toy_model(toy_tokenizer().vocab_size, seed=3), toy_tokenizer(), model, step=20, tokens_seen=20*8*64, run=run)
     write_corpus(toy_documents(300), corpus, validation_percent=10., test_percent=40.)
     run_stage(STAGE, base/"stage.ipynb", {"checkpoint": str(model), "corpus": str(corpus), "out_reports": str(base/"reports"), "pairs": 20, "documents": 6}, log=False)
     return base
