@@ -2,8 +2,8 @@
 
 One model shape, one batch, the same weights. The ladder begins with the `Trainer` of transformers as it comes, then climbs from our
 simplest step to the one that `compile: true` runs; each rung adds one choice to the rung below. Beside it stand roads that were tried
-and not taken: the top rung with one choice made otherwise. All sides take turns, step by step, each in a process of its own; every
-ratio compares the steps of the same turn. Writes reports/benchmarks/ladder.json; a ratio above 1 means faster.
+and not taken: the top rung with one choice made otherwise. All sides take turns as in training.py, each in a process of its own;
+every ratio compares the steps of the same turn. Writes reports/benchmarks/ladder.json; a ratio above 1 means faster.
 """
 import platform
 import statistics
@@ -57,7 +57,7 @@ def steps(size, how, weights, n, turn, folder=None):
         turn(loss.item())
 
 
-def climbed(found, peaks, tokens, flops, peak_flops, outer):
+def climbed(found, peaks, tokens, flops, outer, block):
     "Rows of the ladder and of what was tried: each against the rung below, or against the top, and against the peer."
     seconds = {name: t[2:] for name, (t, _) in found.items()}
     def ratio(a, b):
@@ -67,7 +67,7 @@ def climbed(found, peaks, tokens, flops, peak_flops, outer):
     for name in (*names, *OTHERWISE):
         below = names[max(0, names.index(name) - 1)] if name in names else names[-1]
         speed = tokens / statistics.median(seconds[name])
-        rows.append({"rung": name, "kept": name in names, "peer": below, **ratio(below, name), "against_the_trainer": ratio(PEER, name), "tokens_per_second": speed, "share_of_peak": speed * flops / peak_flops,
+        rows.append({"rung": name, "kept": name in names, "peer": below, **ratio(below, name), "against_the_trainer": ratio(PEER, name), "tokens_per_second": speed, "share_of_peak": training.shares(seconds[name], tokens * flops, found, block),
                      "peak_mib": peaks[name], "first_loss": found[name][1][0], "last_loss": found[name][1][-1], "repeats": len(seconds[name])})
         r = rows[-1]
         print(f"{name:36} {speed:8,.0f} tokens/s  {r['share_of_peak']:4.0%} of the peak  {r['ratio']:.2f} [{r['ratio_low']:.2f}, {r['ratio_high']:.2f}] times {below:36} {r['peak_mib']:6,.0f} MiB", flush=True)
@@ -76,20 +76,17 @@ def climbed(found, peaks, tokens, flops, peak_flops, outer):
 
 def main():
     from importlib.metadata import version
-    import torch
     from croissant.model import flops_per_token
     from croissant.params import root
     from croissant.provenance import save_json
-    from croissant.tracking import matmul_peak
-    torch.set_num_threads(training.THREADS)
-    peak, s = matmul_peak(torch.bfloat16), training.SIZES[SIZE]
-    sides = {PEER: training.SIDES[PEER]} | {name: (steps, how) for name, how in (RUNGS | OTHERWISE).items()}
+    s = training.SIZES[SIZE]
+    sides = {way: training.SIDES[way] for way in (PEER, training.PEAK)} | {name: (steps, how) for name, how in (RUNGS | OTHERWISE).items()}
     with tempfile.TemporaryDirectory() as folder:
         training.same_weights(SIZE, weights := f"{folder}/weights.safetensors")
         found, peaks = training.run_turns(SIZE, sides, REPEATS + 2, weights)
-    rows = climbed(found, peaks, s["batch"] * s["length"], flops_per_token(training.shape_of(SIZE), s["length"]), peak, training.outer)
-    save_json({"what": "training steps of one shape: forward, backward, clipping, optimiser; each side a process of its own, one step at a time in turn; each ratio is of paired steps", "size": SIZE, "shape": s,
-               "threads": training.THREADS, "machine": training.processor(), "bfloat16_peak_gflops": peak / 1e9,
+    rows = climbed(found, peaks, s["batch"] * s["length"], flops_per_token(training.shape_of(SIZE), s["length"]), training.outer, training.BLOCK)
+    save_json({"what": "training steps of one shape: forward, backward, clipping, optimiser; each side a process of its own, two steps at a time in turn, of which the second is timed; each ratio is of paired steps, each share of a matrix product measured in the same turn", "size": SIZE, "shape": s,
+               "threads": training.THREADS, "machine": training.processor(), "bfloat16_peak_gflops": max(found[training.PEAK][1]) / 1e9,
                "versions": {p: version(p).partition("+")[0] for p in ("torch", "transformers", "accelerate")} | {"python": platform.python_version()}, "rows": rows}, root()/"reports/benchmarks/ladder.json", digits=5)
 
 

@@ -3,8 +3,9 @@
 Whole training steps (forward, backward, clipping, AdamW) of Llamas of four sizes with the same shape, batch and targets: our
 trainer's step in bfloat16 with float32 masters, compiled and not, and in float32, against the `Trainer` of transformers in
 float32, in bfloat16 autocast, and in bfloat16 throughout. Every side lives in a process of its own, which waits while the others
-work, so that its memory is its own and a slow moment of the machine meets everybody. One part more: the same batches for 150
-steps, our bfloat16 against the peer's float32, from the same weights. Writes reports/benchmarks/training.json; a ratio above 1
+work, so that its memory is its own and a slow moment of the machine meets everybody. A turn is two steps, of which the second is
+timed: the first finds the caches full of somebody else's numbers. In turn, too, a product of two large bfloat16 matrices says what
+the machine reaches at that moment, and the share of the peak is of that. One part more: the same batches for 150 steps, our bfloat16 against the peer's float32, from the same weights. Writes reports/benchmarks/training.json; a ratio above 1
 means that ours is faster, a memory ratio below 1 that ours needs less.
 """
 import json
@@ -24,7 +25,8 @@ SIZES = {"1M": dict(layers=4, hidden=128, ffn=352, heads=2, vocab=4096, batch=16
          "60M": dict(layers=12, hidden=640, ffn=1728, heads=10, vocab=16384, batch=4, length=512)}
 OURS = {"bfloat16, compiled": dict(dtype="bfloat16", compiled=True), "bfloat16": dict(dtype="bfloat16"), "float32": dict(dtype="float32")}
 PEERS = {"transformers Trainer, float32": dict(), "transformers Trainer, bfloat16 autocast": dict(bf16=True), "transformers Trainer, bfloat16 throughout": dict(throughout=True)}
-THREADS, REPEATS, RATE, STEPS = 2, 9, 1e-3, 150
+PEAK = "matrix product, bfloat16"
+THREADS, REPEATS, BLOCK, RATE, STEPS = 2, 9, 2, 1e-3, 150   # a turn is a block of steps, of which the last is timed
 
 
 def processor():
@@ -97,37 +99,50 @@ def peer_trainer(size, how, weights, n, turn, folder):
     Losses(model, arguments, train_dataset=data, callbacks=[Turns()]).train()
 
 
-def worker(pipe, run, size, how, weights, n, threads):
-    "One side: a step whenever the parent says so; answers with seconds and loss, at the end with the peak of its memory."
+def product_steps(size, how, weights, n, turn, folder=None):
+    "No training at all: in the place of a loss, the FLOP/s of a large matrix product, the best of a moment."
+    import torch
+    from croissant.tracking import matmul_peak
+    for _ in range(n):
+        turn(None)
+        turn(matmul_peak(torch.bfloat16))
+
+
+def worker(pipe, run, size, how, weights, n, threads, block):
+    "One side: a block of steps whenever the parent says so; answers with seconds and losses, at the end with the peak of its memory."
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
     torch.set_num_threads(threads)
-    started = [0.]
+    started, done = [0.], []
     def turn(loss):
-        if loss is None: pipe.recv(); started[0] = time.perf_counter()
-        else: pipe.send((time.perf_counter() - started[0], loss))
+        if loss is None:
+            if not done: pipe.recv()
+            started[0] = time.perf_counter()
+        else:
+            done.append((time.perf_counter() - started[0], loss))
+            if len(done) == block: pipe.send(done); done.clear()
     with tempfile.TemporaryDirectory() as folder:
-        run(size, how, weights, n, turn, folder)
+        run(size, how, weights, n * block, turn, folder)
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-SIDES = {way: (our_steps, how) for way, how in OURS.items()} | {way: (peer_trainer, how) for way, how in PEERS.items()}
+SIDES = {way: (our_steps, how) for way, how in OURS.items()} | {way: (peer_trainer, how) for way, how in PEERS.items()} | {PEAK: (product_steps, {})}
 
 
-def run_turns(size, sides, n, weights=None):
-    "Way -> seconds and losses of n steps in turn, and the peak of memory in MiB; a side is a function that trains, and how."
+def run_turns(size, sides, n, weights=None, block=BLOCK):
+    "Way -> seconds of the last steps of n blocks in turn, and their losses, and the peak of memory in MiB; a side is a function that trains, and how."
     context, sides_of = multiprocessing.get_context("spawn"), {}
     for way, (run, how) in sides.items():
         here, there = context.Pipe()
-        process = context.Process(target=worker, args=(there, run, size, how, weights, n, THREADS), daemon=True)
+        process = context.Process(target=worker, args=(there, run, size, how, weights, n, THREADS, block), daemon=True)
         process.start(); there.close()
         sides_of[way] = here, process
     found = {way: ([], []) for way in sides}
     for _ in range(n):
         for way, (pipe, _process) in sides_of.items():
             pipe.send("go")
-            seconds, loss = pipe.recv()
-            found[way][0].append(seconds); found[way][1].append(loss)
+            steps = pipe.recv()
+            found[way][0].append(steps[-1][0]); found[way][1].extend(loss for _, loss in steps)
     peaks = {way: pipe.recv() for way, (pipe, _) in sides_of.items()}
     for _, process in sides_of.values(): process.join()
     return found, peaks
@@ -138,8 +153,13 @@ def outer(n): # as in corpus.py, which imports this file
     return outer(n)
 
 
-def compared(size, found, peaks, peak_flops):
-    "Rows: every way of ours against every peer, from the steps behind the first two."
+def shares(seconds, flops, found, block):
+    "Median share of the peak: FLOPs of a step, by the product measured in the same turn."
+    return statistics.median(flops / t / peak for t, peak in zip(seconds, found[PEAK][1][block - 1::block][2:]))
+
+
+def compared(size, found, peaks, block=BLOCK):
+    "Rows: every way of ours against every peer, from the turns behind the first two."
     from croissant.model import flops_per_token
     s, rows = SIZES[size], []
     tokens, flops = s["batch"] * s["length"], flops_per_token(shape_of(size), s["length"])
@@ -148,8 +168,9 @@ def compared(size, found, peaks, peak_flops):
         for ours in OURS:
             ratios = sorted(p / o for p, o in zip(seconds[peer], seconds[ours]))
             k, speed = outer(len(ratios)), {way: tokens / statistics.median(seconds[way]) for way in (peer, ours)}
+            share = {way: shares(seconds[way], tokens * flops, found, block) for way in (peer, ours)}
             rows.append({"size": size, "peer": peer, "ours": ours, "ratio": statistics.median(ratios), "ratio_low": ratios[k], "ratio_high": ratios[-1 - k], "repeats": len(ratios),
-                         "our_tokens_per_second": speed[ours], "peer_tokens_per_second": speed[peer], "our_share_of_peak": speed[ours] * flops / peak_flops, "peer_share_of_peak": speed[peer] * flops / peak_flops,
+                         "our_tokens_per_second": speed[ours], "peer_tokens_per_second": speed[peer], "our_share_of_peak": share[ours], "peer_share_of_peak": share[peer],
                          "our_peak_mib": peaks[ours], "peer_peak_mib": peaks[peer], "memory_ratio": peaks[ours] / peaks[peer], "first_loss_difference": abs(found[ours][1][0] - found[peer][1][0])})
             print(f"{size:4} {peer:42} {speed[peer]:8,.0f} tokens/s   ours, {ours:19} {speed[ours]:8,.0f} tokens/s ({rows[-1]['our_share_of_peak']:.0%} of the peak)   "
                   f"{rows[-1]['ratio']:.2f} times as fast, {rows[-1]['memory_ratio']:.2f} of the memory", flush=True)
@@ -167,7 +188,7 @@ def same_weights(size, path):
 def curve(weights):
     "Mean losses over stretches of steps on the same batches, and the difference of the means over all steps."
     ours, peer = "bfloat16", "transformers Trainer, float32"
-    found, _ = run_turns("1M", {way: SIDES[way] for way in (ours, peer)}, STEPS, weights)
+    found, _ = run_turns("1M", {way: SIDES[way] for way in (ours, peer)}, STEPS, weights, block=1)
     ends = [0, 10, 50, 100, STEPS]
     stretches = [{"from": a, "to": b, "ours": statistics.fmean(found[ours][1][a:b]), "peer": statistics.fmean(found[peer][1][a:b])} for a, b in zip(ends, ends[1:])]
     whole = abs(statistics.fmean(found[ours][1]) - statistics.fmean(found[peer][1]))
@@ -177,18 +198,17 @@ def curve(weights):
 
 def main(sizes):
     from importlib.metadata import version
-    import torch
     from croissant.params import root
     from croissant.provenance import save_json
-    from croissant.tracking import matmul_peak
-    torch.set_num_threads(THREADS)
-    peak, rows = matmul_peak(torch.bfloat16), []
+    peak, rows = 0., []
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes or SIZES:
             same_weights(size, weights := f"{folder}/{size}.safetensors")
-            rows += compared(size, *run_turns(size, SIDES, REPEATS + 2, weights), peak)
+            found, memory = run_turns(size, SIDES, REPEATS + 2, weights)
+            rows += compared(size, found, memory)
+            peak = max(peak, *found[PEAK][1])
         along = curve(f"{folder}/1M.safetensors") if not sizes or "1M" in sizes else None
-    record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, one step at a time in turn; compiled where it says so, and no peer is", "sizes": SIZES,
+    record = {"what": "training steps: forward, backward, clipping, AdamW; the same weights and batches on all sides, each in a process of its own, two steps at a time in turn, of which the second is timed; shares are of a matrix product measured in the same turn; compiled where it says so, and no peer is", "sizes": SIZES,
               "threads": THREADS, "machine": processor(), "bfloat16_peak_gflops": peak / 1e9, "versions": {p: version(p).partition("+")[0] for p in ("torch", "transformers", "accelerate")} | {"python": platform.python_version()},
               "curve": along, "rows": rows}
     if sizes: print(json.dumps(record["curve"], indent=1)); return   # a part is no record

@@ -421,7 +421,7 @@ def evaluate(*,
 def plan(*,
     preset: str = "", # A size: one of the paper's (xxs xs s base) or a lab preset; the file's by default
     cluster: str = "paper", # `NAME` for params.NAME.yaml in the repository, or the path of such a file
-    mfu: float = 0.0, # Model FLOPs utilisation, instead of the file's
+    mfu: float|None = None, # Model FLOPs utilisation, instead of the file's
     simulate: bool = False, # Also run the sharded step on as many ranks as the cluster has, none of which exists
     slurm: str = "", # Write a launch script for Slurm and torchrun to this file
     json_: bool = False, # Print the plan as JSON
@@ -432,7 +432,7 @@ def plan(*,
     from croissant.plan import changed, load_run, plan as run, plan_text
     from croissant.provenance import replacing
     asked = load_run(str(_input(cluster).absolute()) if cluster.endswith((".yaml", ".yml")) else cluster)
-    if mfu: asked = changed(asked, mfu=mfu)
+    if mfu is not None: asked = changed(asked, mfu=mfu)
     found = run(preset or None, asked)
     script = slurm_script(asked, preset or None) if slurm else ""
     if cluster == "paper" and found["preset"] == load_run().train.preset: found["paper"] = beside_the_paper(found)

@@ -156,3 +156,34 @@ def test_the_study_has_the_settings_of_the_released_model():
     same = ("preset", "batch_size", "seq_len", "dtype", "mixture", "threads")
     assert {k: PARAMS[k] for k in same} == {k: train[k] for k in same}
     assert train["optimizer"] in PARAMS["learning_rates"] and train["learning_rate"] in PARAMS["learning_rates"][train["optimizer"]] and train["schedule"] == "cosine"
+
+
+def redrawn(made, folder, change):
+    "The figure again, from a record in which something was changed: its caption and alternative text."
+    record = load_json(made/"wide/compare_optimizers.json")
+    change(record["metrics"])
+    (folder/"compare_optimizers.json").write_text(json.dumps(record))
+    run_stage(FIGURE, folder/"out.ipynb", {"data": str(made/"wide"), "metrics": str(folder), "figures": str(folder), "tables": str(folder)}, log=False)
+    return load_json(folder/"fig_compare_optimizers.json")
+
+
+def test_the_caption_can_say_that_adamw_is_ahead(made, tmp_path):
+    def change(m): m["above_reference.muon.fr"]["range"] = [.1, .3]
+    caption = redrawn(made, tmp_path, change)["caption"]
+    assert "(seeds from +0.100 to +0.300; AdamW is ahead with every seed)" in caption and "Muon is ahead" not in caption.split("French")[1].split("English")[0]
+
+
+def test_the_alternative_text_reads_the_chart_aloud(study):
+    tried, rows, _, folder = study
+    alt = load_json(folder/"fig_compare_optimizers.json")["alt"]
+    for o, name in zip(MINE, ("AdamW", "Muon")):
+        told = [f"{mean(rows[o, rate, k, 'fr']['bits_per_byte'] for k in SMOKE['seeds']):.2f} at {rate:g}" if rate < 1e6 else f"diverged at {rate:g}" for rate in tried[o]]
+        assert f"{name} {', '.join(told)}" in alt
+
+
+def test_the_figure_wants_adamw_as_the_reference(made, tmp_path, capsys):
+    record = load_json(made/"wide/compare_optimizers.json")
+    record["metrics"] = {k.replace("above_reference.muon", "above_reference.adamw"): m for k, m in record["metrics"].items()}
+    (tmp_path/"compare_optimizers.json").write_text(json.dumps(record))
+    assert main([FIGURE, str(tmp_path/"out.ipynb"), "-q", "-p", "data", str(made/"wide"), "-p", "metrics", str(tmp_path)]) == 2
+    assert "reference: adamw" in capsys.readouterr().err

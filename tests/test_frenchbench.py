@@ -1,4 +1,5 @@
 """The evaluation's promises: crossed pairs, honest floors, intervals that cover, and tables that are refused by line."""
+import json
 import math
 import random
 from collections import Counter
@@ -282,7 +283,7 @@ def test_floors_on_the_toy_corpus():
     with pytest.raises(BadInput, match="too few for seq_len"): trigram_of(shards, tokenizer, weights("paper"), 1, 8, 10**6, 911)
 
 
-@pytest.mark.parametrize("given, made, named", [({"train_steps": "21"}, {}, "train.max_steps"), ({"train_seed": "7"}, {}, "train.seed = 911, not 7"), ({"train_mixture": "equal"}, {}, "train.mixture"),
+@pytest.mark.parametrize("given, made, named", [({"train_steps": "21"}, {}, "tokens_seen = 10240, not 10752"), ({"train_seed": "7"}, {}, "train.seed = 911, not 7"), ({"train_mixture": "equal"}, {}, "train.mixture"),
     ({"train_batch_size": "4"}, {}, "train.batch_size"), ({}, {"train.sampling": "without_replacement"}, "train.sampling"), ({}, {"train_shards": "other"}, "train_shards"), ({}, {"tokens_seen": 64}, "tokens_seen = 64")])
 def test_the_stage_refuses_settings_of_another_run(given, made, named, tmp_path, capsys):
     run = {"train.max_steps": 20, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint} | made
@@ -290,6 +291,16 @@ def test_the_stage_refuses_settings_of_another_run(given, made, named, tmp_path,
     words = [w for k, v in given.items() for w in ("-p", k, v)]
     assert stage.main(["nbs/stages/50_evaluate.ipynb", str(tmp_path/"nb.ipynb"), "-q", "-p", "checkpoint", str(model), "-p", "out_reports", str(tmp_path/"reports"), *words]) == 2
     assert named in capsys.readouterr().err and not (tmp_path/"reports").exists()
+
+
+def test_the_stage_takes_a_run_that_max_tokens_shortened(tmp_path):
+    "What was read decides, not how long the run could have been."
+    run = {"train.max_steps": 100, "train.max_tokens": 20*8*64, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint}
+    model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=20*8*64, run=run)
+    words = [w for k, v in {"checkpoint": model, "out_reports": tmp_path/"reports", "pairs": 4, "documents": 1}.items() for w in ("-p", k, str(v))]
+    assert stage.main(["nbs/stages/50_evaluate.ipynb", str(tmp_path/"nb.ipynb"), "-q", *words]) == 0
+    found = json.loads((tmp_path/"reports/metrics/minimal_pairs.json").read_text())["metrics"]
+    assert found["trigram_tokens"]["value"] == 20*8*64 and found["number"]["n"] == 4
 
 
 def test_parts_of_one_text_are_drawn_together():

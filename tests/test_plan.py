@@ -385,7 +385,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     edited(tmp_path, "name: paper", "name: lune")
     code, out, _ = run(capsys, "plan", "--cluster", "run.yaml")
     assert code == 0 and "base on lune" in out and "beside the paper" not in out
-    for argv in (["--preset", "colossal"], ["--cluster", "lune"], ["--cluster", "nulle-part.yaml"], ["--mfu", "2"], ["--preset", "xs", "--slurm", "autre.sh"]):
+    for argv in (["--preset", "colossal"], ["--cluster", "lune"], ["--cluster", "nulle-part.yaml"], ["--mfu", "2"], ["--mfu", "0"], ["--preset", "xs", "--slurm", "autre.sh"]):
         code, out, err = run(capsys, "plan", *argv)
         assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path/"autre.sh").exists()

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from croissant.model import flops_per_token
 from croissant.params import root
 
 RECORD = json.loads((root()/"reports/benchmarks/training.json").read_text(encoding="utf-8"))
@@ -34,7 +35,6 @@ def test_our_two_precisions_follow_the_same_curve(script, tmp_path):
 
 
 def test_the_peer_trains_on_the_same_batches_from_the_same_weights(script, tmp_path):
-    pytest.importorskip("accelerate", reason="the peer's trainer needs it: python -m pip install --no-deps --require-hashes -r requirements-bench.lock")
     script.same_weights("tiny", weights := tmp_path/"w.safetensors")
     found = turns(script, ("float32", "transformers Trainer, float32"), weights, 20)
     assert max(abs(a - b) for a, b in zip(*found.values())) < 1e-3 and abs(found["float32"][0] - found["transformers Trainer, float32"][0]) < 1e-5
@@ -42,10 +42,23 @@ def test_the_peer_trains_on_the_same_batches_from_the_same_weights(script, tmp_p
 
 def test_rows_are_made_of_paired_steps(script):
     "By hand: behind two warming steps ours takes 1, 2 and 3 seconds, the peer 4 times as long and once 5 times."
-    found = {way: ([9, 9, 1, 2, 3], [5., 4., 3., 2., 1.]) for way in script.OURS} | {way: ([9, 9, 4, 10, 12], [5., 4., 3., 2., 1.]) for way in script.PEERS}
-    rows = script.compared("tiny", found, dict.fromkeys(script.OURS, 100.) | dict.fromkeys(script.PEERS, 200.), 1e9)
+    flops = 32*flops_per_token(script.shape_of("tiny"), 16)   # of a step of 2 sequences
+    found = {way: ([9, 9, 1, 2, 3], [5., 4., 3., 2., 1.]) for way in script.OURS} | {way: ([9, 9, 4, 10, 12], [5., 4., 3., 2., 1.]) for way in script.PEERS} | {script.PEAK: ([], [1., 1., flops, 2*flops, 4*flops])}
+    rows = script.compared("tiny", found, dict.fromkeys(script.OURS, 100.) | dict.fromkeys(script.PEERS, 200.), block=1)
     assert len(rows) == 9 and all((r["ratio"], r["ratio_low"], r["ratio_high"], r["repeats"], r["memory_ratio"]) == (4, 4, 5, 3, .5) for r in rows)
-    assert all(r["our_tokens_per_second"] == 16 and r["first_loss_difference"] == 0 for r in rows)
+    assert all(r["our_tokens_per_second"] == 16 and (r["our_share_of_peak"], r["peer_share_of_peak"]) == pytest.approx((1/4, 1/20)) and r["first_loss_difference"] == 0 for r in rows)
+
+
+def test_a_turn_is_a_block_of_steps(script):
+    "The parent says go once a block, and hears of each of its steps."
+    class Pipe:
+        gone, heard = 0, []
+        def recv(self): self.gone += 1
+        def send(self, x): self.heard.append(list(x) if isinstance(x, list) else x)
+    def run(size, how, weights, n, turn, folder):
+        for k in range(n): turn(None); turn(float(k))
+    script.worker(pipe := Pipe(), run, "tiny", {}, None, 3, 1, 2)
+    assert pipe.gone == 3 and [[loss for _, loss in block] for block in pipe.heard[:-1]] == [[0, 1], [2, 3], [4, 5]] and pipe.heard[-1] > 1
 
 
 def test_the_record_holds_every_size_and_way(load_benchmark):
@@ -98,6 +111,7 @@ def test_ladder_rows_are_made_of_paired_steps(ladder):
     "By hand: the peer takes 8 seconds a step, each rung half of the one below, and everything that was not kept as long as the peer."
     names = [ladder.PEER, *ladder.RUNGS]
     seconds = {n: 8/2**i for i, n in enumerate(names)} | dict.fromkeys(ladder.OTHERWISE, 8.)
-    rows = ladder.climbed({n: ([99., 99., s, s, s], [3., 2., 1., 1., 1.]) for n, s in seconds.items()}, dict.fromkeys(seconds, 5.), 16, 10, 1000, lambda n: 0)
+    found = {n: ([99., 99., s, s, s], [3., 2., 1., 1., 1.]) for n, s in seconds.items()} | {ladder.training.PEAK: ([], [0., 1., 0., 1., 0., 1000., 0., 1000., 0., 1000.])}   # two steps a turn
+    rows = ladder.climbed(found, dict.fromkeys(seconds, 5.), 16, 10, lambda n: 0, 2)
     assert [r["ratio"] for r in rows[:len(names)]] == [1, *[2]*(len(names) - 1)] and rows[len(names) - 1]["against_the_trainer"]["ratio"] == 2**(len(names) - 1)
-    assert {r["ratio"] for r in rows[len(names):]} == {2**-(len(names) - 1)} and rows[0]["tokens_per_second"] == 2 and rows[0]["share_of_peak"] == .02
+    assert {r["ratio"] for r in rows[len(names):]} == {2**-(len(names) - 1)} and rows[0]["tokens_per_second"] == 2 and rows[0]["share_of_peak"] == pytest.approx(.02)
