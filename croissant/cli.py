@@ -75,7 +75,7 @@ def _standard_input() -> str:
 
 # %% ../nbs/95_cli.ipynb #verbs-data
 def fetch(*,
-    tier: str = "lab", # `lab`; `full`: with Debian's packages as well (needs apt-get); `peers`: other people's tokenizers, to compare with
+    tier: str = "lab", # `lab`; `full`: with Debian's packages as well (needs apt-get); `peers`: other people's tokenizers, to compare with; `exams`: lexicons that test items are made from
     dest: str = "", # Folder for the packages, as published; by default the tier's own in the repository
 ) -> int:
     "Fetch the pinned packages of a tier and verify each by SHA-256; what is already there is only verified."
@@ -379,42 +379,84 @@ def _trigram(folder: Path, tokenizer: Any, shards: str, config: str) -> Any:
 
 # %% ../nbs/95_cli.ipynb #verbs-eval
 def evaluate(*,
-    model: str = "artifacts/checkpoints/flagship", # A checkpoint folder
-    suite: str = "lab", # `lab`: generated French minimal pairs, and English ones to compare
-    tasks: tuple[str, ...] = (), # Tasks of an evaluation harness: not part of this version
+    model: str = "artifacts/checkpoints/flagship", # A checkpoint folder, ours or of any causal model of `transformers`
+    suite: str = "lab", # `lab`: minimal pairs and every suite whose materials are here; `pairs`: the minimal pairs alone
+    tasks: tuple[str, ...] = (), # Instead of the suite, tasks of FrenchBench or groups of them, such as french_bench_mc
+    shots: int = -1, # Examples in a prompt of a task; -1: as many as in the paper
+    limit: int = 0, # Items a task, from the first; 0 for all
+    source: str = "", # Folder that holds the datasets of the tasks as owner/name; the hub by default
+    compat: str = "", # `harness`: prompts, rules and faults of lm_eval 0.4.13
+    truncate: bool = False, # Cut prompts that are too long on their left instead of refusing them
+    out: str = "", # Folder that keeps every answer: an interrupted run goes on there
+    export: str = "", # Write the suite as task files of lm_eval to this folder, and score nothing
     pairs: int = 400, # Pairs a set
+    items: int = 200, # Items a suite
     no_floors: bool = False, # Leave out the floors that take time: random weights and the trigram
     config: str = "params.yaml", # Parameter file of the run that made the model: the trigram reads the same tokens
     shards: str = "artifacts/shards/lab8k", # The tokens that it was trained on
+    corpus: str = "artifacts/corpus", # Held-out text of the suites
     json_: bool = False, # Print the result as JSON
 ) -> int:
-    "Accuracy of a model on the minimal pairs, with intervals and floors; `mean_three` is the mean of the French sets."
+    "Score a model on the lab's suites or on tasks of FrenchBench, with intervals and floors; `mean_three` is the mean of three sets of French minimal pairs."
+    from croissant.frenchbench.runner import evaluate as run, results_table
+    if tasks and export: raise BadInput("--export writes suites of the lab; the tasks are the harness's already")
+    if not tasks:
+        if suite not in ("lab", "pairs"): raise BadInput(f"--suite {suite!r}: there are `lab` and `pairs`; other questions are asked with --tasks")
+        if export: return _export(export, corpus, items)
+        return _lab(_input(model), suite, pairs, items, no_floors, config, shards, corpus, out, json_)
+    from croissant.frenchbench.tasks import find_tasks
+    from croissant.outside import load_outside
+    cards = find_tasks(tasks)
+    m, t = load_outside(_input(model))
+    found = run(m, t, tasks, None if shots < 0 else shots, limit, _input(source) if source else None, compat or None, _output(out, "") if out else None, truncate=truncate, progress=True)
+    if json_: print(json.dumps(found, ensure_ascii=False))
+    else: print(results_table(found["tasks"], {c.name: [x for x in c.metrics if x in found["tasks"][c.name]] for c in cards}))
+    return 0
+
+# %% ../nbs/95_cli.ipynb #verbs-eval-lab
+def _made(corpus: str, items: int) -> dict[str, Any]:
+    "The suites of the lab; what is left out is said."
+    from croissant.frenchbench.lexical import Materials
+    from croissant.frenchbench.runner import lab_suites
+    made, absent = lab_suites(Materials(_input(corpus)), items)
+    if absent: print(f"left out, for want of their materials: {', '.join(absent)} ({next(iter(absent.values()))})", file=sys.stderr)
+    return made
+
+def _export(folder: str, corpus: str, items: int) -> int:
+    "The suites as task files."
+    from croissant.frenchbench.harness import write_harness_tasks
+    made = _made(corpus, items)
+    print(f"{len(made)} task files and the group croissant_lab in {write_harness_tasks(made, _output(folder, ''))}: lm_eval --model hf --model_args pretrained=FOLDER,dtype=float32 --include_path {folder} --tasks croissant_lab")
+    return 0
+
+def _lab(folder: Path, suite: str, pairs: int, items: int, no_floors: bool, config: str, shards: str, corpus: str, out: str, json_: bool) -> int:
+    "Minimal pairs and suites, a line each."
     import numpy as np
-    from tqdm import tqdm
-    from croissant.checkpoint import load_checkpoint
-    from croissant.frenchbench.floors import random_accuracy
+    from croissant.frenchbench.floors import SEEDS, random_accuracy
     from croissant.frenchbench.metrics import accuracy, mean_accuracy
+    from croissant.frenchbench.runner import score_suites, suite_metrics
     from croissant.frenchbench.scoring import score_pairs
     from croissant.frenchbench.suites import FRENCH, SETS, minimal_pairs
-    if tasks: raise BadInput(f"--tasks {' '.join(tasks)}: the tasks of an evaluation harness are not part of this version; `--suite lab` scores the French minimal pairs")
-    if suite != "lab": raise BadInput(f"--suite {suite!r}: only `lab` exists so far")
-    folder = _input(model)
-    m, t = load_checkpoint(folder)
-    items = {name: minimal_pairs(name, pairs) for name in SETS}
+    from croissant.model import Llama
+    from croissant.outside import load_outside
+    m, t = load_outside(folder)
+    sets = {name: minimal_pairs(name, pairs) for name in SETS}
+    made = _made(corpus, items) if suite == "lab" else {}
     trigram, hits, floors = None, {}, {name: {"chance": .5} for name in SETS}
     if not no_floors:
         try: trigram = _trigram(folder, t, shards, config)
         except BadInput as e: print(f"no trigram floor: {e}", file=sys.stderr)
-    for name in tqdm(SETS, desc="minimal pairs", unit=" sets", file=sys.stderr, delay=2, disable=None, leave=False):
-        hits[name] = np.array([r["correct"] for r in score_pairs(m, t, items[name])])
-        if not no_floors: floors[name]["random_weights"] = random_accuracy(m.config, t, items[name])
-        if trigram: floors[name]["trigram"] = sum(r["correct"] for r in score_pairs(trigram, t, items[name])) / len(items[name])
+    for name in SETS:
+        hits[name] = np.array([r["correct"] for r in score_pairs(m, t, sets[name])])
+        if not no_floors and isinstance(m, Llama): floors[name]["random_weights"] = random_accuracy(m.config, t, sets[name])
+        if trigram: floors[name]["trigram"] = sum(r["correct"] for r in score_pairs(trigram, t, sets[name])) / len(sets[name])
     found = {name: accuracy(hits[name], **floors[name]) for name in SETS}
     common: dict[str, Any] = {k: sum(floors[name][k] for name in FRENCH) / len(FRENCH) for k in floors[FRENCH[0]]}
-    found["mean_three"] = mean_accuracy({name: hits[name] for name in FRENCH}, {name: [p["group"] for p in items[name]] for name in FRENCH}, **common)
+    found["mean_three"] = mean_accuracy({name: hits[name] for name in FRENCH}, {name: [p["group"] for p in sets[name]] for name in FRENCH}, **common)
+    if made: found |= suite_metrics(score_suites(m, t, made, trigram, () if no_floors else SEEDS[:1], _output(out, "") if out else None, progress=True), made)
     if json_: print(json.dumps({name: {"accuracy": r["value"], **{k: r[k] for k in ("n", "interval", "floors")}} for name, r in found.items()})); return 0
     for name, r in found.items():
-        print(f"{name:12} {r['value']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] n={r['n']:<5} " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()))
+        print(f"{name:16} {r['value']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] n={r['n']:<5} " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()))
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-plan

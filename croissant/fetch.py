@@ -20,8 +20,8 @@ from .params import BadInput, root
 from .provenance import sha256
 
 # %% ../nbs/10_fetch.ipynb #sources
-TIERS = {"lab": ("lab",), "full": ("lab", "full"), "peers": ("peers",)} # a tier -> the rows that its build reads
-LISTS = {"lab": ("sources.csv", "data"), "full": ("sources.csv", "data"), "peers": ("peers.csv", "peers")} # a tier -> its list and its folder
+TIERS = {"lab": ("lab",), "full": ("lab", "full"), "peers": ("peers",), "exams": ("exams",)} # a tier -> the rows that its build reads
+LISTS = {"lab": ("sources.csv", "data"), "full": ("sources.csv", "data"), "peers": ("peers.csv", "peers"), "exams": ("exams.csv", "exams")} # a tier -> its list and its folder
 _FILE = {"npm": r"\w[\w.+\-]*\.tgz", "PyPI": r"\w[\w.+]*(-[\w.+]+){4,5}\.whl", "Debian": r"\w[\w.+~\-]*\.(deb|txt)"} # registry -> its file names: bare, so without a slash
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def load_sources(
 # %% ../nbs/10_fetch.ipynb #check
 def _pin(p: Package) -> tuple[str, str]:
     "The command that fetches an archive, and the DVC file that pins it."
-    if p.tier == "peers": return "`croissant fetch --tier peers`", "peers.dvc"
+    if p.tier in ("peers", "exams"): return f"`croissant fetch --tier {p.tier}`", f"{p.tier}.dvc"
     return ("`croissant fetch --tier full`", "full/data.dvc") if p.registry == "Debian" else ("`croissant fetch`", "data.dvc")
 
 def check_package(

@@ -312,18 +312,47 @@ def test_a_model_from_elsewhere_is_one_warning(tmp_path, capsys):
 
 
 def test_eval_gives_intervals_floors_and_the_mean(folder, capsys, tmp_path):
-    code, out, err = run(capsys, "eval", "--suite", "lab", "--model", folder, "--pairs", "20", "--json")
+    code, out, err = run(capsys, "eval", "--suite", "pairs", "--model", folder, "--pairs", "20", "--json")
     found = json.loads(out)
     assert code == 0 and set(found) == {*SETS, "mean_three"} and "no trigram floor" in err and err.count("\n") == 1   # nobody knows what the toy has read
     for r in found.values():
         assert r["interval"][0] <= r["accuracy"] <= r["interval"][1] and r["n"] > 0 and set(r["floors"]) == {"chance", "random_weights"} and r["floors"]["chance"] == .5
     for value in (lambda r: r["accuracy"], lambda r: r["floors"]["random_weights"]):
         assert value(found["mean_three"]) == pytest.approx(sum(value(found[name]) for name in FRENCH) / 3)
-    code, out, err = run(capsys, "eval", "--model", folder, "--pairs", "20", "--no-floors")
+    code, out, err = run(capsys, "eval", "--suite", "pairs", "--model", folder, "--pairs", "20", "--no-floors")
     assert code == 0 and not err and "random" not in out and "mean_three" in out
-    for argv in (["--suite", "moon"], ["--tasks", "hellaswag,arc"], ["--pairs", "0"]):
+    for argv in (["--suite", "moon"], ["--tasks", "hellaswag,arc"], ["--pairs", "0"], ["--items", "6"], ["--tasks", "french_bench_vocab", "--source", tmp_path], ["--tasks", "french_bench_vocab", "--export", tmp_path]):
         code, _, err = run(capsys, "eval", "--model", folder, *argv)
         assert code == 2 and one_line(err)
+
+
+def test_eval_asks_the_suites_of_the_lab(folder, capsys, tmp_path):
+    "Without a corpus: those that were written here, each beside its floors, and every answer kept."
+    words = ["eval", "--model", folder, "--pairs", "20", "--items", "8", "--corpus", tmp_path, "--out", tmp_path/"réponses"]
+    code, out, err = run(capsys, *words, "--json")
+    found = json.loads(out)
+    assert code == 0 and {*SETS, "mean_three", "fr_attractor", "en_article"} <= set(found) and "fr_reading" not in found and "left out, for want of their materials: fr_homophones" in err
+    assert all(set(r["floors"]) == {"chance", "random_weights"} and r["interval"][0] <= r["accuracy"] <= r["interval"][1] for r in found.values())
+    kept = sorted((tmp_path/"réponses").glob("*.jsonl"))
+    assert len(kept) == len(found) - len(SETS) - 1 and all(p.read_text().count("\n") == 9 for p in kept)
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and f"fr_attractor     {found['fr_attractor']['accuracy']:.3f} [" in out
+
+
+def test_eval_writes_task_files(folder, capsys, tmp_path):
+    code, out, err = run(capsys, "eval", "--export", tmp_path/"tâches", "--items", "8", "--corpus", tmp_path)
+    assert code == 0 and "croissant_lab" in out and (tmp_path/"tâches/croissant_fr_attractor.yaml").is_file() and (tmp_path/"tâches/data/croissant_fr_attractor.jsonl").read_text().count("\n") == 8
+
+
+def test_eval_asks_tasks_of_frenchbench(folder, capsys, tmp_path):
+    from frenchbench_mirror import write_mirror
+    write_mirror(tmp_path/"miroir")
+    words = ["eval", "--model", folder, "--tasks", "french_bench_grammar", "french_bench_opus_perplexity", "--source", tmp_path/"miroir", "--shots", "0", "--limit", "8"]
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "chance 0.250" in out and [line.split()[:2] for line in out.splitlines()] == [["french_bench_grammar", "acc"], *(["french_bench_opus_perplexity", m] for m in ("word_perplexity", "byte_perplexity", "bits_per_byte"))]
+    code, out, _ = run(capsys, *words, "--compat", "harness", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["settings"]["compat"] == "harness" and found["tasks"]["french_bench_grammar"]["acc"]["n"] == 8
 
 
 def test_train_says_where_the_model_is_and_eval_counts_its_tokens(folder, capsys, tmp_path):
@@ -332,7 +361,7 @@ def test_train_says_where_the_model_is_and_eval_counts_its_tokens(folder, capsys
     code, out, _ = run(capsys, *training(tmp_path, folder, "--json", "--resume"))
     record = json.loads(out)
     assert code == 0 and record["finished"] and record["step"] == 6 and "losses" not in record and record["out"] == str(tmp_path/"run")
-    code, out, err = run(capsys, "eval", "--model", tmp_path/"run/checkpoint", "--pairs", "20", "--config", tmp_path/"run.yaml", "--shards", toy_shards(), "--json")
+    code, out, err = run(capsys, "eval", "--suite", "pairs", "--model", tmp_path/"run/checkpoint", "--pairs", "20", "--config", tmp_path/"run.yaml", "--shards", toy_shards(), "--json")
     assert code == 0 and not err and all(set(r["floors"]) == {"chance", "random_weights", "trigram"} for r in json.loads(out).values())
 
 

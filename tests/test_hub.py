@@ -1,27 +1,22 @@
 """The paper's datasets, from a hub imitated on the loopback interface, from a cache filled beforehand, and from nowhere."""
-import hashlib
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from hub_imitation import COMMIT, imitate
 
 from croissant.hub import HubDataset, check_shards, hub_dataset, hub_datasets, make_hub_record, split_pair, stream
 from croissant.params import BadInput, root
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FR = ["Le pain est prêt et sent bon.", "La pâte lève lentement au chaud.", "Le four est encore chaud, n'y touchez pas.", "Nous fermons à dix-neuf heures le samedi."]
 EN = ["The bread is ready and smells good.", "The dough rises slowly in the warmth.", "The oven is still hot, do not touch it.", "We close at seven o'clock on Saturdays."]
 PAIRS = HubDataset("exemple/paires", "", "data/{split}-*.parquet", "train test", "text", "dataset_id", "parallel", "mixed", "not stated", COMMIT, "a test", "", "this test")
@@ -42,62 +37,10 @@ def repository(tmp_path):
     return files
 
 
-class Hub(BaseHTTPRequestHandler):
-    "As much of the hub's interface as reading a dataset needs: info, tree, paths-info, and resolve with ranges."
-    protocol_version = "HTTP/1.1"
-    files: Path
-    asked: list[str]
-
-    def log_message(self, *args): pass
-
-    def send(self, body: bytes, status=200, **headers):
-        self.send_response(status)
-        for k, v in ({"Content-Type": "application/json"} | headers).items(): self.send_header(k, v)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD": self.wfile.write(body)
-
-    def entry(self, p: Path):
-        kind = {"type": "directory", "size": 0} if p.is_dir() else {"type": "file", "size": p.stat().st_size}
-        return {"path": p.relative_to(self.files).as_posix(), "oid": "f" * 40} | kind
-
-    def handle_hub(self):
-        url = urlsplit(self.path); path = unquote(url.path); query = parse_qs(url.query)
-        self.asked.append(f"{self.command} {path}")
-        if m := re.fullmatch(r"/api/datasets/exemple/(\w+)(?:/revision/(.+))?", path):
-            if m[2] not in (None, "main", COMMIT): return self.send(b'{"error": "no"}', 404, **{"X-Error-Code": "RevisionNotFound"})
-            siblings = [{"rfilename": self.entry(p)["path"]} for p in sorted(self.files.rglob("*")) if p.is_file()]
-            return self.send(json.dumps({"id": f"exemple/{m[1]}", "sha": COMMIT, "siblings": siblings, "tags": [], "private": False, "disabled": False, "downloads": 0, "likes": 0}).encode())
-        if m := re.fullmatch(rf"/api/datasets/exemple/\w+/tree/{COMMIT}/?(.*)", path):
-            inside = self.files/m[1]
-            if not inside.is_dir(): return self.send(b'{"error": "no"}', 404, **{"X-Error-Code": "EntryNotFound"})
-            found = inside.rglob("*") if query.get("recursive", ["false"])[0].lower() == "true" else inside.iterdir()
-            return self.send(json.dumps([self.entry(p) for p in sorted(found)]).encode())
-        if re.fullmatch(rf"/api/datasets/exemple/\w+/paths-info/{COMMIT}", path):
-            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            wanted = json.loads(asked)["paths"] if asked.startswith("{") else parse_qs(asked)["paths"]
-            return self.send(json.dumps([self.entry(self.files/p) for p in wanted if (self.files/p).exists()]).encode())
-        if m := re.fullmatch(rf"/datasets/exemple/\w+/resolve/{COMMIT}/(.+)", path):
-            if not (self.files/m[1]).is_file(): return self.send(b"", 404, **{"X-Error-Code": "EntryNotFound"})
-            body = (self.files/m[1]).read_bytes()
-            named = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-            if r := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-                a, b = int(r[1]), min(int(r[2] or len(body) - 1), len(body) - 1)
-                return self.send(body[a:b + 1], 206, **named, **{"Content-Range": f"bytes {a}-{b}/{len(body)}"})
-            return self.send(body, **named)
-        self.send(b'{"error": "not found"}', 404, **{"X-Error-Code": "RepoNotFound"})
-
-    do_GET = do_HEAD = do_POST = handle_hub
-
-
 @pytest.fixture
 def hub(repository):
-    "A hub on a free port of this machine; yields its address and what it was asked."
-    handler = type("ThisHub", (Hub,), {"files": repository, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", handler.asked
-    server.shutdown(); server.server_close()
+    "A hub that has these files under every name of one owner; yields its address and what it was asked."
+    with imitate(lambda name: repository if name.startswith("exemple/") else None) as found: yield found
 
 
 @pytest.fixture

@@ -50,12 +50,25 @@ def declared(notebook):
     raise AssertionError(f"{notebook} has no parameters cell")
 
 
+def neighbours_too(notebook):
+    "The modules that a notebook reaches, those included that modules of a sub-package import from beside them."
+    found, todo = set(), set(modules_reached(notebook))
+    while todo:
+        found.add(path := todo.pop())
+        source, package = (ROOT/path).read_text(encoding="utf-8"), path.rpartition("/")[0].replace("/", ".")
+        for dots, module, names in re.findall(r"^[ \t]*from (\.+)([\w.]*) import (.+)", source, re.M):
+            above = package.rsplit(".", len(dots) - 1)[0] if len(dots) > 1 else package
+            base = f"{above}.{module}".rstrip(".").replace(".", "/")
+            todo |= {p for p in (f"{base}.py", *(f"{base}/{n.split(' as ')[0].strip()}.py" for n in names.split(","))) if (ROOT/p).is_file()} - found
+    return found
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_deps_are_the_modules_reached_and_the_evidence(name):
     notebook, section, _ = command(name)
     deps = DVC[name]["deps"]
     assert notebook in deps and len(deps) == len(set(deps))
-    modules, reached = {d for d in deps if d.startswith("croissant/")}, set(modules_reached(notebook))
+    modules, reached = {d for d in deps if d.startswith("croissant/")}, neighbours_too(notebook)
     assert reached <= modules, "a module is reached but no dependency"
     assert modules - reached <= (set(evidence()) if name == "score_fmti" else set()), "a module is a dependency, but neither reached nor evidence"
     assert [p for p in DVC[name].get("params", [])] == ([section] if section else [])

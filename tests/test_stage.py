@@ -215,7 +215,7 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     import croissant.provenance
     import croissant.verify
     calls = []
-    for folder in ("data", "peers"): (tmp_path/f"{folder}.dvc").write_text("outs:\n- md5: pinned\n")
+    for folder in ("data", "peers", "exams"): (tmp_path/f"{folder}.dvc").write_text("outs:\n- md5: pinned\n")
     monkeypatch.setattr(repro, "ROOT", tmp_path)
     monkeypatch.setattr(repro, "run", lambda *words, **more: calls.append(words[2:]))
     monkeypatch.setattr(repro, "up_to_date", lambda: clean)

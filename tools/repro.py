@@ -49,7 +49,7 @@ def dvc(*args, **more):
 
 def up_to_date():
     "Does DVC find every stage, input and output as dvc.lock records them? Then there is nothing to build, restore or run."
-    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "dvc.yaml", "data.dvc", "peers.dvc"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0   # full/ has its own pipeline
+    return subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "dvc.yaml", "data.dvc", "peers.dvc", "exams.dvc"], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0   # full/ has its own pipeline
 
 
 def outputs(stage):
@@ -113,7 +113,7 @@ def main(retrain):
     ahead.start()
     clock = Clock()
     clock.next("source packages")
-    for tier, folder in (("lab", "data"), ("peers", "peers")):
+    for tier, folder in (("lab", "data"), ("peers", "peers"), ("exams", "exams")):
         run(sys.executable, "-m", "croissant.cli", "fetch", "--tier", tier)
         pinned = yaml.safe_load((ROOT/f"{folder}.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
         if dvc_md5(ROOT/folder) != pinned:
