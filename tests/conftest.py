@@ -18,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 def _restore_torch_state():
     "Notebooks and trainers set threads and determinism; give the next test what this one found."
     import torch
+    os.environ.pop("HF_XET_HIGH_PERFORMANCE", None)   # set by lm_eval on import; the processes that tests start would end in a crash
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)

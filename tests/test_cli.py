@@ -215,13 +215,19 @@ def test_encode_stopped_by_ctrl_c_leaves_nothing(folder, tmp_path):
     assert p.returncode == 130 and err == b"\nstopped\n" and not [*tmp_path.iterdir()]
 
 
+def words_of(process):
+    "Its command line; none if it ended between two looks."
+    try: return " ".join(process.cmdline())
+    except psutil.Error: return ""
+
+
 def test_ctrl_c_ends_a_long_call_in_a_child_at_once():
     "Training runs so; here the child only sleeps, for longer than anybody waits."
     code = "import sys, time; from croissant import cli, report; report.write_report = lambda path: cli._in_a_child('waiting', time.sleep, 600); sys.exit(cli.main(['report', '--out', 'x.html']))"
     p = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c)
     try:
         end, children = time.monotonic() + 60, []
-        while not any("spawn_main" in " ".join(c.cmdline()) for c in children):
+        while not any("spawn_main" in words_of(c) for c in children):
             assert time.monotonic() < end and p.poll() is None
             time.sleep(.1); children = psutil.Process(p.pid).children()
         time.sleep(.5)
@@ -229,7 +235,7 @@ def test_ctrl_c_ends_a_long_call_in_a_child_at_once():
         _, err = p.communicate(timeout=30)
     finally:
         if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
-    assert p.returncode == 130 and err == b"\nstopped\n" and not [c for c in children if c.is_running() and "spawn_main" in " ".join(c.cmdline())]
+    assert p.returncode == 130 and err == b"\nstopped\n" and not [c for c in children if c.is_running() and "spawn_main" in words_of(c)]
 
 
 def test_a_child_that_dies_or_complains_is_one_line(tmp_path):

@@ -11,7 +11,7 @@ from croissant.frenchbench.harness import harness_row, write_harness_tasks
 from croissant.frenchbench.runner import Answers, answer, evaluate, grade, item_digest, model_identity, results_table
 from croissant.frenchbench.tasks import TASKS, Item, Task, load_items
 from croissant.model import PRESETS, Llama
-from croissant.params import BadInput
+from croissant.params import BadInput, root
 from croissant.tokenizer import toy_tokenizer
 
 THEIRS = [t.name for t in TASKS.values() if not t.origin.startswith("ours")]
@@ -58,6 +58,7 @@ def asked(peer, mirror, tmp_path_factory):
             scorer = RougeScorer(["rouge1"])
             return {"rouge1": median_of_means([scorer.score(r, p)["rouge1"].fmeasure for p, r in zip(predictions, references)])}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_ROOT", str(root()))
         patch.chdir(mirror)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         patch.setattr(metrics, "load", lambda *_, **__: Rouge())

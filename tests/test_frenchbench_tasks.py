@@ -33,6 +33,7 @@ def harness(mirror, tmp_path_factory):
     from lm_eval.tasks import TaskManager
     manager, loaded = TaskManager(), {}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_ROOT", str(root()))
         patch.chdir(mirror)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         def load(name):

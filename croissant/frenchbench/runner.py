@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .answers import answer_metrics, choice_metrics, choice_scores, perplexities, translation_metrics
 from .choices import choice_log_probs, encode_requests, generate_until, reader_of, rolling_log_probs
 from .floors import Trigram, random_network
-from .metrics import average, compare_tasks
+from .metrics import average, compare_tasks, wilson
 from .held_out import centred
 from .lexical import SUITES, Materials, load_suite
 from .tasks import Item, Task, find_tasks, load_items
@@ -245,6 +245,11 @@ def score_suites(
         found["random_weights"] = {label: np.mean([u[label] for u in untrained], axis=0) for label in ways}
     return found
 
+def _cautious(credits: Sequence[float]|np.ndarray, groups: Sequence[str], seed: int, **floors: Any) -> dict[str, Any]:
+    "Accuracy with the wider of two intervals: siblings drawn together, which knows no doubt where all groups score the same, and Wilson's."
+    found, (low, high) = average(credits, "accuracy", groups, seed=seed, **floors), wilson(float(np.sum(credits)), len(credits))
+    return found | {"interval": [min(low, found["interval"][0]), max(high, found["interval"][1])]}
+
 def suite_metrics(
     credits: Mapping[str, Mapping[str, Sequence[float]|np.ndarray]], # `model`, then floors such as `trigram` -> what `suite_scores` names -> credit of each item
     suites: Mapping[str, Sequence[Item]], # Suite -> items
@@ -256,9 +261,9 @@ def suite_metrics(
     above = compare_tasks(credits["model"], credits["trigram"], groups, seed=seed) if "trigram" in credits else {}
     found = {}
     for s, items in asked.items():
-        under = {f: average(c[s], "accuracy", groups[s], seed=seed) for f, c in credits.items() if f != "model"}
+        under = {f: _cautious(c[s], groups[s], seed) for f, c in credits.items() if f != "model"}
         chance = float(np.mean([1/len(i.choices) for i in items]))
-        found[s] = average(credits["model"][s], "accuracy", groups[s], seed=seed, chance=chance, **{f: r["value"] for f, r in under.items()})
+        found[s] = _cautious(credits["model"][s], groups[s], seed, chance=chance, **{f: r["value"] for f, r in under.items()})
         found[s] |= {"floor_intervals": {f: r["interval"] for f, r in under.items()}} | ({"above_trigram": above[s]} if above else {})
     return found
 
