@@ -398,11 +398,20 @@ def evaluate(*,
     json_: bool = False, # Print the result as JSON
 ) -> int:
     "Score a model on the lab's suites or on tasks of FrenchBench, with intervals and floors; `mean_three` is the mean of three sets of French minimal pairs."
+    asked = dict(locals())
     from croissant.frenchbench.runner import evaluate as run, results_table
-    if tasks and export: raise BadInput("--export writes suites of the lab; the tasks are the harness's already")
+    given = {k for k, v in asked.items() if v != inspect.signature(evaluate).parameters[k].default}
+    ours, theirs = {"suite", "export", "pairs", "items", "no_floors", "config", "shards", "corpus"}, {"shots", "limit", "source", "compat", "truncate"}
+    if tasks: _refuse(given & ours, "with --tasks; it belongs to the suites of the lab")
+    else: _refuse(given & theirs, "without --tasks; it belongs to the tasks of FrenchBench")
+    if shots < -1: raise BadInput(f"--shots {shots}: give 0 or more examples, or -1 for as many as in the paper")
+    if limit < 0: raise BadInput(f"--limit {limit}: give a number of items, or 0 for all")
     if not tasks:
         if suite not in ("lab", "pairs"): raise BadInput(f"--suite {suite!r}: there are `lab` and `pairs`; other questions are asked with --tasks")
-        if export: return _export(export, corpus, items)
+        if suite == "pairs": _refuse(given & {"items", "export", "corpus", "out"}, "with --suite pairs; it belongs to --suite lab")
+        if export:
+            _refuse(given & {"model", "pairs", "no_floors", "config", "shards", "out", "json_"}, "with --export, which scores nothing")
+            return _export(export, corpus, items)
         return _lab(_input(model), suite, pairs, items, no_floors, config, shards, corpus, out, json_)
     from croissant.frenchbench.tasks import find_tasks
     from croissant.outside import load_outside
@@ -414,6 +423,10 @@ def evaluate(*,
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-eval-lab
+def _refuse(options: set[str], why: str) -> None:
+    "Refuse options that would change nothing."
+    if options: raise BadInput(f"{', '.join('--' + o.strip('_').replace('_', '-') for o in sorted(options))} says nothing {why}")
+
 def _made(corpus: str, items: int) -> dict[str, Any]:
     "The suites of the lab; what is left out is said."
     from croissant.frenchbench.lexical import Materials

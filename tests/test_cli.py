@@ -332,6 +332,17 @@ def test_eval_gives_intervals_floors_and_the_mean(folder, capsys, tmp_path):
         assert code == 2 and one_line(err)
 
 
+@pytest.mark.parametrize("argv,named", [
+    (["--shots", "0"], "--shots says nothing without --tasks"), (["--limit", "8", "--truncate"], "--limit, --truncate says nothing without --tasks"), (["--compat", "harness"], "--compat"), (["--source", "miroir"], "--source"),
+    (["--tasks", "french_bench_vocab", "--items", "8"], "--items says nothing with --tasks"), (["--tasks", "french_bench_vocab", "--suite", "pairs"], "--suite"), (["--tasks", "french_bench_vocab", "--no-floors"], "--no-floors"),
+    (["--suite", "pairs", "--export", "tâches"], "--export says nothing with --suite pairs"), (["--suite", "pairs", "--items", "8"], "--items"), (["--export", "tâches", "--pairs", "8"], "--pairs says nothing with --export"),
+    (["--tasks", "french_bench_vocab", "--shots", "-5"], "--shots -5: give 0"), (["--tasks", "french_bench_vocab", "--limit", "-1"], "--limit -1: give a number")])
+def test_eval_refuses_options_that_would_change_nothing(argv, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "eval", *argv)
+    assert code == 2 and one_line(err) and named in err and not list(tmp_path.iterdir())
+
+
 def test_eval_asks_the_suites_of_the_lab(folder, capsys, tmp_path):
     "Without a corpus: those that were written here, each beside its floors, and every answer kept."
     words = ["eval", "--model", folder, "--pairs", "20", "--items", "8", "--corpus", tmp_path, "--out", tmp_path/"réponses"]
