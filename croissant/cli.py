@@ -387,7 +387,7 @@ def evaluate(*,
     source: str = "", # Folder that holds the datasets of the tasks as owner/name; the hub by default
     compat: str = "", # `harness`: prompts, rules and faults of lm_eval 0.4.13
     truncate: bool = False, # Cut prompts that are too long on their left instead of refusing them
-    out: str = "", # Folder that keeps every answer: an interrupted run goes on there
+    out: str = "", # Folder that keeps every answer of the model: an interrupted run goes on there
     export: str = "", # Write the suite as task files of lm_eval to this folder, and score nothing
     pairs: int = 400, # Pairs a set
     items: int = 200, # Items a suite
@@ -401,16 +401,17 @@ def evaluate(*,
     asked = dict(locals())
     from croissant.frenchbench.runner import evaluate as run, results_table
     given = {k for k, v in asked.items() if v != inspect.signature(evaluate).parameters[k].default}
-    ours, theirs = {"suite", "export", "pairs", "items", "no_floors", "config", "shards", "corpus"}, {"shots", "limit", "source", "compat", "truncate"}
-    if tasks: _refuse(given & ours, "with --tasks; it belongs to the suites of the lab")
-    else: _refuse(given & theirs, "without --tasks; it belongs to the tasks of FrenchBench")
     if shots < -1: raise BadInput(f"--shots {shots}: give 0 or more examples, or -1 for as many as in the paper")
-    if limit < 0: raise BadInput(f"--limit {limit}: give a number of items, or 0 for all")
+    for name, number, least in (("limit", limit, 0), ("pairs", pairs, 2), ("items", items, 4)):
+        if number < least: raise BadInput(f"--{name} {number}: give {least} or more")
+    if tasks: _refuse(given & {"suite", "export", "pairs", "items", "no_floors", "config", "shards", "corpus"}, "the lab's suites, and --tasks asks FrenchBench instead")
+    else: _refuse(given & {"shots", "limit", "source", "compat", "truncate"}, "tasks of FrenchBench, which --tasks names")
     if not tasks:
         if suite not in ("lab", "pairs"): raise BadInput(f"--suite {suite!r}: there are `lab` and `pairs`; other questions are asked with --tasks")
-        if suite == "pairs": _refuse(given & {"items", "export", "corpus", "out"}, "with --suite pairs; it belongs to --suite lab")
+        if suite == "pairs": _refuse(given & {"items", "export", "corpus"}, "--suite lab")
+        if no_floors: _refuse(given & {"config", "shards"}, "the trigram, which --no-floors leaves out")
         if export:
-            _refuse(given & {"model", "pairs", "no_floors", "config", "shards", "out", "json_"}, "with --export, which scores nothing")
+            _refuse(given & {"model", "pairs", "no_floors", "config", "shards", "out", "json_"}, "a run that scores, and --export only writes")
             return _export(export, corpus, items)
         return _lab(_input(model), suite, pairs, items, no_floors, config, shards, corpus, out, json_)
     from croissant.frenchbench.tasks import find_tasks
@@ -423,15 +424,16 @@ def evaluate(*,
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-eval-lab
-def _refuse(options: set[str], why: str) -> None:
+def _refuse(options: set[str], where: str) -> None:
     "Refuse options that would change nothing."
-    if options: raise BadInput(f"{', '.join('--' + o.strip('_').replace('_', '-') for o in sorted(options))} says nothing {why}")
+    names = sorted("--" + o.strip("_").replace("_", "-") for o in options)
+    if names: raise BadInput(f"{' and '.join(names)} {'applies' if len(names) == 1 else 'apply'} only to {where}; leave {'it' if len(names) == 1 else 'them'} out")
 
 def _made(corpus: str, items: int) -> dict[str, Any]:
     "The suites of the lab; what is left out is said."
     from croissant.frenchbench.lexical import Materials
     from croissant.frenchbench.runner import lab_suites
-    made, absent = lab_suites(Materials(_input(corpus)), items)
+    made, absent = lab_suites(Materials(_input(corpus)), items, progress=True)
     if absent: print(f"left out, for want of their materials: {', '.join(absent)} ({next(iter(absent.values()))})", file=sys.stderr)
     return made
 
@@ -444,32 +446,26 @@ def _export(folder: str, corpus: str, items: int) -> int:
 
 def _lab(folder: Path, suite: str, pairs: int, items: int, no_floors: bool, config: str, shards: str, corpus: str, out: str, json_: bool) -> int:
     "Minimal pairs and suites, a line each."
-    import numpy as np
-    from croissant.frenchbench.floors import SEEDS, random_accuracy
-    from croissant.frenchbench.metrics import accuracy, mean_accuracy
-    from croissant.frenchbench.runner import score_suites, suite_metrics
-    from croissant.frenchbench.scoring import score_pairs
+    from croissant.frenchbench.floors import SEEDS
+    from croissant.frenchbench.metrics import mean_accuracy
+    from croissant.frenchbench.runner import score_suites, suite_metrics, suites_table
     from croissant.frenchbench.suites import FRENCH, SETS, minimal_pairs
-    from croissant.model import Llama
+    from croissant.frenchbench.tasks import Item
     from croissant.outside import load_outside
     m, t = load_outside(folder)
-    sets = {name: minimal_pairs(name, pairs) for name in SETS}
-    made = _made(corpus, items) if suite == "lab" else {}
-    trigram, hits, floors = None, {}, {name: {"chance": .5} for name in SETS}
+    asked = {name: [Item(name, p["id"], "", (p["good"], p["bad"]), 0, group=p["group"]) for p in minimal_pairs(name, pairs)] for name in SETS}
+    if suite == "lab": asked |= _made(corpus, items)
+    trigram = None
     if not no_floors:
         try: trigram = _trigram(folder, t, shards, config)
         except BadInput as e: print(f"no trigram floor: {e}", file=sys.stderr)
-    for name in SETS:
-        hits[name] = np.array([r["correct"] for r in score_pairs(m, t, sets[name])])
-        if not no_floors and isinstance(m, Llama): floors[name]["random_weights"] = random_accuracy(m.config, t, sets[name])
-        if trigram: floors[name]["trigram"] = sum(r["correct"] for r in score_pairs(trigram, t, sets[name])) / len(sets[name])
-    found = {name: accuracy(hits[name], **floors[name]) for name in SETS}
-    common: dict[str, Any] = {k: sum(floors[name][k] for name in FRENCH) / len(FRENCH) for k in floors[FRENCH[0]]}
-    found["mean_three"] = mean_accuracy({name: hits[name] for name in FRENCH}, {name: [p["group"] for p in sets[name]] for name in FRENCH}, **common)
-    if made: found |= suite_metrics(score_suites(m, t, made, trigram, () if no_floors else SEEDS[:1], _output(out, "") if out else None, progress=True), made)
-    if json_: print(json.dumps({name: {"accuracy": r["value"], **{k: r[k] for k in ("n", "interval", "floors")}} for name, r in found.items()})); return 0
-    for name, r in found.items():
-        print(f"{name:16} {r['value']:.3f} [{r['interval'][0]:.3f}, {r['interval'][1]:.3f}] n={r['n']:<5} " + ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()))
+    credits = score_suites(m, t, asked, trigram, () if no_floors else SEEDS[:1], _output(out, "") if out else None, progress=True)
+    found = suite_metrics(credits, asked)
+    common = {k: sum(found[name]["floors"][k] for name in FRENCH) / len(FRENCH) for k in found[FRENCH[0]]["floors"]}
+    mean = mean_accuracy({name: credits["model"][name] for name in FRENCH}, {name: [i.group for i in asked[name]] for name in FRENCH}, **common)
+    found = {name: found[name] for name in SETS} | {"mean_three": mean} | found
+    if json_: print(json.dumps({name: {"accuracy": r["value"], **{k: r[k] for k in ("n", "interval", "floors")}} for name, r in found.items()}))
+    else: print(suites_table(found))
     return 0
 
 # %% ../nbs/95_cli.ipynb #verbs-plan
@@ -559,6 +555,7 @@ def main(
     argv: list[str]|None = None, # The command line; `sys.argv` by default
 ) -> int: # 0 well, 1 a check failed, 2 wrong usage or input, 130 stopped with Ctrl-C
     "Entry point of `croissant`."
+    if argv is None and "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "10000")   # as in 02_stage: leave the processor to others soon
     def warn(message, *rest, **more): print(f"warning: {message}", file=sys.stderr)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):   # whoever started us may have closed one
         if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))

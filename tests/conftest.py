@@ -25,6 +25,13 @@ def _restore_torch_state():
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory):
+    "A folder laid out like the hub, with invented rows for every task; to be read, not changed."
+    from frenchbench_mirror import write_mirror
+    return write_mirror(tmp_path_factory.mktemp("mirror"))
+
+
 @pytest.fixture(scope="module")
 def load_benchmark():
     "A script of benchmarks/ as a module; the environment that it sets for itself is taken back."

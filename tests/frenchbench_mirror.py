@@ -1,10 +1,14 @@
 """A folder laid out like the hub, with invented rows for every task: the field names and types of the real datasets, and rows at the edge."""
 import csv
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from croissant.params import root
 
 LETTERS = "ABCD"
 
@@ -208,3 +212,14 @@ def write_mirror(
     tico = [{"sourceLang": "en", "targetLang": "fr", "sourceString": en, "targetString": fr, "stringID": f"invented_{i}", "url": "", "license": "public", "translatorId": "1"} for i, (en, fr) in enumerate(PAIRS)]
     _dataset(folder, "gmnlp/tico19", {"en-fr": {"validation": turned(tico), "test": tico}})
     return folder
+
+
+@contextmanager
+def harness_inside(mirror, cache):
+    "While this lasts, `lm_eval` finds the datasets in the mirror, since it takes a folder of the working directory for a dataset of that name."
+    import datasets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_ROOT", str(root()))
+        patch.chdir(mirror)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        yield patch

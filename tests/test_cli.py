@@ -333,14 +333,22 @@ def test_eval_gives_intervals_floors_and_the_mean(folder, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("argv,named", [
-    (["--shots", "0"], "--shots says nothing without --tasks"), (["--limit", "8", "--truncate"], "--limit, --truncate says nothing without --tasks"), (["--compat", "harness"], "--compat"), (["--source", "miroir"], "--source"),
-    (["--tasks", "french_bench_vocab", "--items", "8"], "--items says nothing with --tasks"), (["--tasks", "french_bench_vocab", "--suite", "pairs"], "--suite"), (["--tasks", "french_bench_vocab", "--no-floors"], "--no-floors"),
-    (["--suite", "pairs", "--export", "tâches"], "--export says nothing with --suite pairs"), (["--suite", "pairs", "--items", "8"], "--items"), (["--export", "tâches", "--pairs", "8"], "--pairs says nothing with --export"),
-    (["--tasks", "french_bench_vocab", "--shots", "-5"], "--shots -5: give 0"), (["--tasks", "french_bench_vocab", "--limit", "-1"], "--limit -1: give a number")])
+    (["--shots", "0"], "--shots applies only to tasks of FrenchBench, which --tasks names; leave it out"), (["--limit", "8", "--truncate"], "--limit and --truncate apply only to tasks of FrenchBench"), (["--compat", "harness"], "--compat"), (["--source", "miroir"], "--source"),
+    (["--tasks", "french_bench_vocab", "--items", "8"], "--items applies only to the lab's suites"), (["--tasks", "french_bench_vocab", "--suite", "pairs"], "--suite"), (["--tasks", "french_bench_vocab", "--no-floors"], "--no-floors"),
+    (["--tasks", "french_bench_vocab", "--corpus", "corpus", "--config", "essai.yaml"], "--config and --corpus apply"), (["--tasks", "french_bench_vocab", "--shards", "essai"], "--shards"), (["--tasks", "french_bench_vocab", "--pairs", "8"], "--pairs"),
+    (["--suite", "pairs", "--export", "tâches"], "--export applies only to --suite lab"), (["--suite", "pairs", "--items", "8"], "--items"), (["--suite", "pairs", "--corpus", "corpus"], "--corpus"), (["--export", "tâches", "--pairs", "8"], "--pairs applies only to a run that scores"),
+    (["--no-floors", "--shards", "essai"], "--shards applies only to the trigram"), (["--export", "tâches", "--json"], "--json"),
+    (["--tasks", "french_bench_vocab", "--shots", "-5"], "--shots -5: give 0"), (["--tasks", "french_bench_vocab", "--limit", "-1"], "--limit -1: give 0 or more"), (["--items", "-8"], "--items -8: give 4"), (["--pairs", "-2"], "--pairs -2: give 2")])
 def test_eval_refuses_options_that_would_change_nothing(argv, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "eval", *argv)
     assert code == 2 and one_line(err) and named in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--shots", "--limit", "--items", "--pairs"])
+def test_eval_counts_in_whole_numbers(option, capsys):
+    with pytest.raises(SystemExit) as e: cli.main(["eval", option, "1.5"])
+    assert e.value.code == 2 and f"argument {option}: invalid int value: '1.5'" in capsys.readouterr().err
 
 
 def test_eval_asks_the_suites_of_the_lab(folder, capsys, tmp_path):
@@ -349,11 +357,13 @@ def test_eval_asks_the_suites_of_the_lab(folder, capsys, tmp_path):
     code, out, err = run(capsys, *words, "--json")
     found = json.loads(out)
     assert code == 0 and {*SETS, "mean_three", "fr_attractor", "en_article"} <= set(found) and "fr_reading" not in found and "left out, for want of their materials: fr_homophones" in err
-    assert all(set(r["floors"]) == {"chance", "random_weights"} and r["interval"][0] <= r["accuracy"] <= r["interval"][1] for r in found.values())
+    assert all({"chance", "random_weights"} <= set(r["floors"]) and r["interval"][0] <= r["accuracy"] <= r["interval"][1] for r in found.values()) and "longest" in found["fr_attractor"]["floors"]
     kept = sorted((tmp_path/"réponses").glob("*.jsonl"))
-    assert len(kept) == len(found) - len(SETS) - 1 and all(p.read_text().count("\n") == 9 for p in kept)
+    assert [p.stem for p in kept] == sorted(found.keys() - {"mean_three"}) and all(p.read_text().count("\n") == 1 + (20 if p.stem in SETS else 8) for p in kept)
     code, out, _ = run(capsys, *words)
-    assert code == 0 and f"fr_attractor     {found['fr_attractor']['accuracy']:.3f} [" in out
+    head, *lines = out.splitlines()
+    assert code == 0 and head.split()[-5:] == ["chance", "random", "majority", "longest", "overlap"] and [x.split()[0] for x in lines] == list(found)
+    assert next(x for x in lines if x.startswith("fr_attractor ")).split()[1] == f"{found['fr_attractor']['accuracy']:.3f}"
 
 
 def test_eval_writes_task_files(folder, capsys, tmp_path):
@@ -361,10 +371,8 @@ def test_eval_writes_task_files(folder, capsys, tmp_path):
     assert code == 0 and "croissant_lab" in out and (tmp_path/"tâches/croissant_fr_attractor.yaml").is_file() and (tmp_path/"tâches/data/croissant_fr_attractor.jsonl").read_text().count("\n") == 8
 
 
-def test_eval_asks_tasks_of_frenchbench(folder, capsys, tmp_path):
-    from frenchbench_mirror import write_mirror
-    write_mirror(tmp_path/"miroir")
-    words = ["eval", "--model", folder, "--tasks", "french_bench_grammar", "french_bench_opus_perplexity", "--source", tmp_path/"miroir", "--shots", "0", "--limit", "8"]
+def test_eval_asks_tasks_of_frenchbench(folder, capsys, mirror):
+    words = ["eval", "--model", folder, "--tasks", "french_bench_grammar", "french_bench_opus_perplexity", "--source", mirror, "--shots", "0", "--limit", "8"]
     code, out, _ = run(capsys, *words)
     assert code == 0 and "chance 0.250" in out and [line.split()[:2] for line in out.splitlines()] == [["french_bench_grammar", "acc"], *(["french_bench_opus_perplexity", m] for m in ("word_perplexity", "byte_perplexity", "bits_per_byte"))]
     code, out, _ = run(capsys, *words, "--compat", "harness", "--json")

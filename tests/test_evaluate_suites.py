@@ -6,7 +6,7 @@ import pytest
 from croissant.frenchbench.lexical import SUITES, Materials
 from croissant.frenchbench.runner import lab_suites, suite_credits
 from croissant.params import load_params
-from croissant.provenance import load_json, load_table
+from croissant.provenance import load_json, load_table, save_table
 from croissant.stage import main, run_stage
 
 STAGE, FIGURE = "nbs/stages/52_evaluate_suites.ipynb", "nbs/figures/fig_lab_suites.ipynb"
@@ -34,14 +34,21 @@ def test_values_come_from_the_answers(made, suites):
         credit = suite_credits([rows[i.id]["log_probs"] for i in items], items)
         m = record[f"suite.{name}"]
         assert m["n"] == len(items) == SMOKE["items"] and m["value"] == pytest.approx(credit.mean(), abs=1e-6) and table[name]["accuracy"] == pytest.approx(credit.mean(), abs=1e-4)
-        assert set(m["floors"]) == {"chance", "trigram", "random_weights"} and m["floors"]["chance"] == .5 and m["interval"][0] <= m["value"] <= m["interval"][1]
+        assert set(m["floors"]) == {"chance", "trigram", "random_weights", "majority", "longest", "word_overlap"} and m["floors"]["chance"] == .5 and m["interval"][0] <= m["value"] <= m["interval"][1]
 
 
-def test_sums_count_intervals_that_do_not_overlap(made):
-    record = load_json(made/"metrics/frenchbench_lab.json")["metrics"]
+def test_sums_count_where_the_model_stands(made):
+    "Nothing was searched for in the toy corpus, so all items count, and intervals that overlap are between."
+    record, table = load_json(made/"metrics/frenchbench_lab.json")["metrics"], {r["suite"]: r for r in load_table(made/"tables/frenchbench_lab.csv")}
     for language in ("fr", "en"):
-        mine = [m for k, m in record.items() if k.startswith("suite.") and SUITES[k[6:]].language == language]
-        assert record[f"above_trigram_{language}"]["value"] == sum(m["interval"][0] > m["trigram_interval"][1] for m in mine) and record[f"above_trigram_{language}"]["n"] == len(mine)
+        mine = {k[6:]: m for k, m in record.items() if k.startswith("suite.") and SUITES[k[6:]].language == language}
+        for name, m in mine.items():
+            new = m["not_in_training"]
+            apart = {"above": m["interval"][0] > m["trigram_interval"][1], "below": m["interval"][1] < m["trigram_interval"][0]}
+            assert new["n"] == m["n"] and new["model"]["value"] == m["value"] and (new["standing"] == "between" or apart[new["standing"]] and new["p_holm"] < .05)
+            assert table[name]["standing"] == new["standing"] and table[name]["new_accuracy"] == pytest.approx(m["value"], abs=1e-4)
+        for where in ("above", "below"):
+            assert record[f"{where}_trigram_{language}"]["value"] == sum(m["not_in_training"]["standing"] == where for m in mine.values()) and record[f"{where}_trigram_{language}"]["n"] == len(mine)
 
 
 def test_the_outside_model_answers_the_first_items(made, suites):
@@ -57,8 +64,23 @@ def test_the_figure_reads_the_table(made, tmp_path):
     card, rows = load_json(tmp_path/"fig_lab_suites.json"), load_table(made/"tables/frenchbench_lab.csv")
     assert load_table(tmp_path/"fig_lab_suites.csv") == rows and "nan" not in card["caption"] and f"in {len(rows)} suites" in card["caption"]
     for r in rows: assert f"{r['suite']} model {r['accuracy']:.2f}, trigram {r['trigram']:.2f}" in card["alt"]
-    above = sum(r["low"] > r["trigram_high"] for r in rows if r["language"] == "fr")
-    assert f"French, above the trigram with intervals that do not overlap, {above} of" in card["caption"]
+    for language, code in (("French", "fr"), ("English", "en")):   # on the toy, sums only, and enough items everywhere
+        mine = [r for r in rows if r["language"] == code]
+        above, below = (sum(r["standing"] == where for r in mine) for where in ("above", "below"))
+        assert f"{language}, most probable answer: above the trigram on {above}" in card["caption"] and f"below the trigram on {below}" in card["caption"] and f", of {len(mine)}." in card["caption"]
+
+
+def test_the_figure_counts_as_the_record_does(made, tmp_path):
+    "Sums apart from centred rows, a suite of both languages in a panel of its own, one with too few new items in no sum."
+    rows = load_table(made/"tables/frenchbench_lab.csv")
+    few, both = {"standing": "too few items", "new_n": 9, "p_holm": ""}, {"suite": "language", "language": "fr en", "standing": "above"}
+    rows = [rows[0] | {"suite": "fr_accord", "standing": "above"}, rows[0] | few | {"suite": "fr_peu"}, rows[0] | both, rows[0] | {"suite": "fr_accord_centred", "score": "centred", "standing": "below"}, rows[-1] | {"language": "en", "standing": "between"}]
+    save_table(rows, tmp_path/"frenchbench_lab.csv")
+    run_stage(FIGURE, tmp_path/"figure.ipynb", {"data": str(tmp_path), "metrics": str(made/"metrics"), "figures": str(tmp_path), "tables": str(tmp_path/"tables")}, log=False)
+    caption = load_json(tmp_path/"fig_lab_suites.json")["caption"]
+    assert "French, most probable answer: above the trigram on 1 (accord" in caption and "below the trigram on 0, of 1." in caption and "Too few such items to judge: peu." in caption
+    assert "French, answer favoured by its prompt: above the trigram on 0 and below the trigram on 1 (accord" in caption and "Both languages, most probable answer: above the trigram on 1 (language" in caption
+    assert "English, most probable answer: above the trigram on 0 and below the trigram on 0, of 1." in caption
 
 
 @pytest.mark.parametrize("wrong, named", [({"outside_items": 6}, "outside_items 6"), ({"items": 2}, "items 2"), ({"corpus": "nulle/part"}, "nulle/part")])

@@ -314,3 +314,15 @@ def test_the_benchmark_compares_what_is_equal(script, tokenizer, tmp_path):
 def check(row):
     assert row["equal_acc"] and row["equal_acc_norm"] and row["equal_greedy"] and row["max_score_difference"] < 1e-3
     assert row["repeats"] == 3 and row["ratio_low"] <= row["ratio"] <= row["ratio_high"] and row["peer_batch_size"] in ("2", "4")
+
+
+@pytest.mark.parametrize("maker, quicker", [("GenuineIntel", False), ("AuthenticAMD", True)])
+def test_products_follow_the_maker_of_the_processor(maker, quicker, monkeypatch):
+    from pathlib import Path
+    from croissant.frenchbench.choices import onednn_is_quicker
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self: f"vendor_id : {maker}")
+    assert onednn_is_quicker() is quicker
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert onednn_is_quicker()

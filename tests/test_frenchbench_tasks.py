@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from frenchbench_mirror import write_mirror
+from frenchbench_mirror import harness_inside
 from hub_imitation import imitate
 
 from croissant.frenchbench.tasks import GROUPS, TASKS, detokenize, find_tasks, fingerprint, load_items, load_rows, make_items
@@ -22,20 +22,11 @@ THEIRS = [n for n in TASKS if n not in OURS]
 
 
 @pytest.fixture(scope="module")
-def mirror(tmp_path_factory):
-    return write_mirror(tmp_path_factory.mktemp("mirror"))
-
-
-@pytest.fixture(scope="module")
 def harness(mirror, tmp_path_factory):
-    "Loads a task of `lm_eval` from the mirror, since it takes a folder of the working directory for a dataset of that name."
-    import datasets
+    "Loads a task of `lm_eval` from the mirror."
     from lm_eval.tasks import TaskManager
     manager, loaded = TaskManager(), {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CROISSANT_ROOT", str(root()))
-        patch.chdir(mirror)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    with harness_inside(mirror, tmp_path_factory.mktemp("cache")):
         def load(name):
             if name not in loaded: loaded[name] = manager.load([name])["tasks"][name]
             return loaded[name]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OURS', 'LICENCE', 'Couple', 'PEOPLE', 'PLACES', 'THINGS_M', 'THINGS_F', 'QUALITIES', 'NEIGHBOURS', 'CLAUSES',
            'SEEKERS', 'PLURALS', 'STEMS', 'IMPERFECT', 'FUTURE', 'TIMES', 'MUTE', 'BREATHED', 'ARTICLES', 'FRAMES',
-           'STARTS', 'WITH_A', 'WITH_DE', 'WHO', 'DOING', 'SEEING', 'RESTING', 'SPEAKERS', 'GONE', 'DONE', 'WHEN', 'HE',
+           'STARTS', 'WITH_A', 'WITH_DE', 'WHO', 'DOING', 'SEEN', 'RESTING', 'SPEAKERS', 'GONE', 'DONE', 'WHEN', 'HE',
            'MOODS', 'WISHES', 'FACTS', 'SUBJECT_FORMS', 'VOICED', 'UNVOICED', 'LOOKING', 'OBJECTS', 'MIDDLES',
            'WANTING', 'STAFF', 'SITES', 'PAST', 'BASE', 'SHE', 'PAIRS', 'LabItem', 'couple', 'check_couples',
-           'crossed_pairs']
+           'asked_texts', 'check_distinct', 'crossed_pairs']
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #imports
 import random, re
@@ -65,17 +65,18 @@ def _difference(a: list[str], b: list[str]) -> tuple[list[str], list[str]]:
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #verbs
 # A person at work, singular and plural, whose workplace may be named
-PEOPLE = [tuple(s.split(":")) for s in """Le directeur:Les directeurs|La directrice:Les directrices|Le client:Les clients|La cliente:Les clientes|L'employé:Les employés|L'employée:Les employées
-Le médecin:Les médecins|L'avocat:Les avocats|L'avocate:Les avocates|Le gardien:Les gardiens|La gardienne:Les gardiennes|Le voisin:Les voisins|La voisine:Les voisines
-Le responsable:Les responsables|L'ami:Les amis|L'amie:Les amies|Le patron:Les patrons|Le candidat:Les candidats""".replace("\n", "|").split("|")]
+PEOPLE = [tuple(s.split(":")) for s in """Le directeur:Les directeurs|La directrice:Les directrices|L'employé:Les employés|L'employée:Les employées|L'avocat:Les avocats
+L'avocate:Les avocates|Le gardien:Les gardiens|La gardienne:Les gardiennes|Le responsable:Les responsables|Le représentant:Les représentants|La représentante:Les représentantes
+Le salarié:Les salariés|La salariée:Les salariées|Le secrétaire:Les secrétaires|La secrétaire:Les secrétaires|Le comptable:Les comptables""".replace("\n", "|").split("|")]
 PLACES = [tuple(s.split(":")) for s in """de l'usine:des usines|du magasin:des magasins|de la banque:des banques|de l'école:des écoles|de l'hôtel:des hôtels|de la société:des sociétés
-du syndicat:des syndicats|de l'association:des associations|du journal:des journaux|de la commune:des communes|de l'entreprise:des entreprises|du ministre:des ministres""".replace("\n", "|").split("|")]
+de l'association:des associations|du journal:des journaux|de l'entreprise:des entreprises|du théâtre:des théâtres|du musée:des musées|de l'hôpital:des hôpitaux
+du restaurant:des restaurants|de la mairie:des mairies""".replace("\n", "|").split("|")]
 
 def _coordination(task: str, r: random.Random) -> Iterator[Couple]:
     "A second verb behind `et` agrees with the subject."
     people = [s for s in SUBJECTS if s[1] in _WORKERS]
     for (gender, one, many), (a, b, rest), (v, w, end) in _some(r, 3, product(people, _DEEDS), _DEEDS):
-        if a == v: continue
+        if a == v or rest == end: continue   # *part demain et répond demain* says it twice
         s, p = f"{_the(gender, one)} {a} {rest} et {{}} {end}.", f"Les {many} {b} {rest} et {{}} {end}."
         yield couple(task, f"{one}/{a}/{v}", s, p, (v, w))
 
@@ -101,11 +102,11 @@ THINGS_M = """contrat rapport projet document jugement programme règlement doss
 poème repas logement bâtiment quartier service produit système modèle journal village spectacle métier""".split()
 THINGS_F = """loi décision demande réponse question convention procédure solution méthode lettre facture règle taxe proposition maison rue ville
 voiture table chanson photo recette salle machine langue carte route musique région pièce""".split()
-QUALITIES = """important:importante nouveau:nouvelle ancien:ancienne différent:différente excellent:excellente petit:petite grand:grande récent:récente
-connu:connue intéressant:intéressante mauvais:mauvaise charmant:charmante étonnant:étonnante surprenant:surprenante parfait:parfaite fascinant:fascinante""".split()
+QUALITIES = """important:importante nouveau:nouvelle ancien:ancienne différent:différente excellent:excellente récent:récente connu:connue inconnu:inconnue
+intéressant:intéressante mauvais:mauvaise étonnant:étonnante surprenant:surprenante parfait:parfaite fascinant:fascinante passionnant:passionnante décevant:décevante""".split()
 NEIGHBOURS = [tuple(s.split(":")) for s in "le directeur:la directrice|le voisin:la voisine|l'avocat:l'avocate|le client:la cliente|le président:la présidente|mon cousin:ma cousine|mon oncle:ma tante|son frère:sa sœur".split("|")]
-CLAUSES = ("dont {} parle", "dont {} a parlé", "dont {} a besoin", "que {} cherche", "que {} regarde", "que {} connaît", "que {} préfère")
-SEEKERS = "Il cherche|Elle regarde|Nous voulons|On demande|Elle connaît|Je garde|Tu prends|Vous trouvez|Ils attendent|Il achète|Elle vend|Je choisis".split("|")
+CLAUSES = ("dont {} parle", "dont {} a parlé", "dont {} se souvient", "dont {} se plaint", "que {} critique", "que {} défend", "que {} connaît", "que {} préfère")
+SEEKERS = "Il critique|Elle décrit|Nous préférons|On connaît|Elle découvre|Je choisis|Tu mentionnes|Vous oubliez|Ils défendent|Elles évoquent|Il présente|Je montre".split("|")
 PLURALS = {"m": ("le:les", "un:des", "ce:ces", "mon:mes", "notre:nos", "leur:leurs", "un:deux", "un:trois", "le même:les mêmes", "un autre:les autres", "le premier:les premiers", "ce petit:ces petits"),
            "f": ("la:les", "une:des", "cette:ces", "ma:mes", "notre:nos", "leur:leurs", "une:deux", "une:trois", "la même:les mêmes", "une autre:les autres", "la première:les premières", "cette petite:ces petites")}
 
@@ -118,7 +119,7 @@ def _adjective(task: str, r: random.Random) -> Iterator[Couple]:
 def _determiner(task: str, r: random.Random) -> Iterator[Couple]:
     "A noun agrees in number with its determiner."
     for (gender, noun), d, start in _some(r, 3, product([*(("m", n) for n in THINGS_M), *(("f", n) for n in THINGS_F)], range(len(PLURALS["m"]))), SEEKERS):
-        if noun[-1] in "sxz" or noun in ("tableau", "journal"): continue
+        if noun[-1] in "sxz" or noun in ("tableau", "journal"): continue   # *le repas, les repas*: no number to see; *tableaux, journaux*: another ending
         one, many = PLURALS[gender][d].split(":")
         yield couple(task, f"{one}+{many}/{noun}/{start}".replace(" ", "-"), f"{start} {one} {{}}.", f"{start} {many} {{}}.", (noun, f"{noun}s"))
 
@@ -132,7 +133,7 @@ dis:dir:la vérité|lis:lir:le journal|écriv:écrir:une lettre|viv:vivr:à la c
 av:aur:le temps|ét:ser:à la maison|fais:fer:le repas|pouv:pourr:partir|dev:devr:attendre|voul:voudr:la paix|sav:saur:la vérité|all:ir:à la gare""".replace("\n", "|").split("|")]
 IMPERFECT = {"je": "ais", "tu": "ais", "il": "ait", "elle": "ait", "nous": "ions", "vous": "iez", "ils": "aient", "elles": "aient"}
 FUTURE = {"je": "ai", "tu": "as", "il": "a", "elle": "a", "nous": "ons", "vous": "ez", "ils": "ont", "elles": "ont"}
-TIMES = {"imperfect": ("Autrefois, ", "À cette époque, ", "Avant, ", "L'année dernière, "), "future": ("Demain, ", "Bientôt, ", "L'année prochaine, ", "Plus tard, ")}
+TIMES = {"imperfect": ("À ce moment-là, ", "À cette époque, ", "Ce jour-là, ", "Pendant ce temps, "), "future": ("Demain, ", "Bientôt, ", "L'année prochaine, ", "Plus tard, ")}
 
 def _tense(kind: str) -> Callable[[str, random.Random], Iterator[Couple]]:
     endings, place = (IMPERFECT, 0) if kind == "imperfect" else (FUTURE, 1)
@@ -140,23 +141,24 @@ def _tense(kind: str) -> Callable[[str, random.Random], Iterator[Couple]]:
         for forms, (p, q) in product(STEMS, combinations(endings, 2)):
             v, w = (forms[place] + endings[x] for x in (p, q))
             if v == w: continue
-            when = TIMES[kind][len(forms[0] + p + q) % 4]
+            when = r.choice(TIMES[kind])
             subject = lambda x, form: "j'" if x == "je" and form[0] in VOWELS + "h" else f"{x} "
             yield couple(task, f"{p}+{q}/{v}", f"{when}{subject(p, v)}{{}} {forms[2]}.", f"{when}{subject(q, w)}{{}} {forms[2]}.", (v, w))
     return make
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #elision
-MUTE = {"m": "arbre avocat enfant accord article emploi argent oiseau escalier ordinateur examen objet exemple atelier hôtel homme hôpital hiver habit honneur horaire héritage hommage humour".split(),
-        "f": "école église entreprise assemblée eau île usine idée année oreille adresse enquête image ombre heure histoire habitude huile herbe humeur hypothèse humanité hésitation harmonie".split()}
+MUTE = {"m": "arbre avocat enfant accord article emploi argent oiseau escalier ordinateur examen objet exemple atelier hôtel homme hôpital habit héritage hommage humour horaire honneur harmonica".split(),
+        "f": "école église entreprise assemblée eau île usine idée année oreille adresse enquête image ombre heure histoire habitude huile herbe hypothèse humanité hésitation harmonie horloge".split()}
 BREATHED = {"m": "contrat garçon village juge jardin livre train bateau pont soldat fleuve roman héros hibou hasard haricot hangar hamster homard hall hameau handicap hublot hérisson".split(),
-            "f": "porte lettre maison loi ville banque route fête nuit table rue voiture honte haine hauteur hache hanche hausse hiérarchie housse harpe haie halte huitaine".split()}
+            "f": "porte lettre maison loi ville banque route fête nuit table rue voiture honte haine hauteur hache hanche hausse hiérarchie housse harpe haie halte hutte".split()}
 ARTICLES = {"m": "le ", "f": "la "}
-FRAMES = ("Elle regarde {}{}.", "On voit {}{}.", "Nous cherchons {}{}.", "Voici {}{}.", "Je connais {}{}.")
-STARTS = [("que ", "qu'", "Je sais {}{} viendra.", "il elle on".split(), "tout le monde|ma sœur|Paul|le roi".split("|")),
-          ("ne ", "n'", "Il {}{} pas.", "arrive écoute existe hésite oublie attend".split(), "part vient dort parle répond mange".split()),
-          ("se ", "s'", "Elle {}{} souvent.", "habille arrête ennuie inquiète assoit absente".split(), "lève couche promène repose trompe perd".split()),
-          ("de ", "d'", "Il refuse {}{}.", "ouvrir écouter attendre obéir avancer hésiter".split(), "partir venir répondre payer signer parler".split()),
-          ("je ", "j'", "Ce soir {}{} aussi.", "arrive écoute hésite écris oublie attends".split(), "dors mange parle lis travaille marche".split())]
+FRAMES = ("Elle décrit {}{}.", "On évoque {}{}.", "Nous connaissons {}{}.", "Voici {}{}.", "Il mentionne {}{}.")
+# The full word, the short one, sentences, what follows the short one, what follows the full one
+STARTS = [("que ", "qu'", "Je sais {}{} viendra.|Il croit {}{} viendra.|On dit {}{} partira.|Elle espère {}{} restera.", "il elle on Anne Émile Hélène".split(), "Paul|Marie|ma sœur|le roi|ton frère|le voisin".split("|")),
+          ("ne ", "n'", "Il {}{} pas.|Elle {}{} plus.|Paul {}{} jamais.|Le voisin {}{} pas.", "arrive écoute insiste hésite oublie attend avance obéit".split(), "part vient dort parle répond mange signe bouge".split()),
+          ("se ", "s'", "Elle {}{} souvent.|Il {}{} parfois.|Paul {}{} encore.|On {}{} toujours.", "habille arrête ennuie inquiète assoit absente amuse énerve".split(), "lève couche promène repose trompe perd lave cache".split()),
+          ("de ", "d'", "Il refuse {}{}.|Elle décide {}{}.|On évite {}{}.|Paul promet {}{}.", "ouvrir écouter attendre obéir avancer hésiter arriver insister".split(), "partir venir répondre payer signer parler vendre sortir".split()),
+          ("je ", "j'", "Ce soir {}{} aussi.|Parfois {}{} encore.|Demain {}{} aussi.", "arrive écoute hésite écris oublie attends".split(), "dors mange parle lis travaille marche".split())]
 
 def _elision(task: str, r: random.Random) -> Iterator[Couple]:
     "A short word loses its vowel before a vowel or a mute h, and only there."
@@ -164,8 +166,9 @@ def _elision(task: str, r: random.Random) -> Iterator[Couple]:
         mute, breathed = MUTE[gender], BREATHED[gender]
         for a, b in zip(r.sample(mute, len(mute)), r.sample(breathed, len(breathed))):
             yield _elided(task, frame, "l'", ARTICLES[gender], a, b)
-    for full, short, frame, vowels, others in STARTS:
-        for a, b in product(vowels, others): yield _elided(task, frame, short, full, a, b)
+    for full, short, frames, vowels, others in STARTS:
+        for frame in frames.split("|"):
+            for a, b in zip(r.sample(vowels, len(vowels)), r.sample(others, len(others))): yield _elided(task, frame, short, full, a, b)
 
 def _elided(task: str, frame: str, short: str, full: str, a: str, b: str) -> Couple:
     name = f"{full.strip()}/{a}+{b}/{frame[:6].split('{')[0].strip()}".replace(" ", "-")
@@ -173,10 +176,14 @@ def _elided(task: str, frame: str, short: str, full: str, a: str, b: str) -> Cou
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #preposition
 # Third person singular, plural
-WITH_A = [tuple(s.split(":")) for s in "apprend:apprennent réussit:réussissent hésite:hésitent parvient:parviennent renonce:renoncent tient:tiennent cherche:cherchent s'habitue:s'habituent se~prépare:se~préparent s'attend:s'attendent s'engage:s'engagent se~met:se~mettent s'apprête:s'apprêtent".split()]
-WITH_DE = [tuple(s.split(":")) for s in "accepte:acceptent arrête:arrêtent choisit:choisissent décide:décident essaie:essaient évite:évitent oublie:oublient refuse:refusent regrette:regrettent promet:promettent propose:proposent risque:risquent mérite:méritent tente:tentent cesse:cessent menace:menacent envisage:envisagent".split()]
+WITH_A = [tuple(s.split(":")) for s in """apprend:apprennent réussit:réussissent parvient:parviennent renonce:renoncent tient:tiennent cherche:cherchent s'habitue:s'habituent se~prépare:se~préparent
+s'attend:s'attendent s'engage:s'engagent se~met:se~mettent s'apprête:s'apprêtent pense:pensent songe:songent persiste:persistent s'obstine:s'obstinent""".split()]
+WITH_DE = [tuple(s.split(":")) for s in """accepte:acceptent arrête:arrêtent choisit:choisissent décide:décident évite:évitent oublie:oublient refuse:refusent regrette:regrettent promet:promettent risque:risquent
+tente:tentent cesse:cessent envisage:envisagent rêve:rêvent craint:craignent jure:jurent s'abstient:s'abstiennent se~contente:se~contentent""".split()]
 WHO = [("Il", 0), ("Elle", 0), ("On", 0), ("Ma sœur", 0), ("Le ministre", 0), ("Ils", 1), ("Elles", 1), ("Les enfants", 1), ("Les ouvriers", 1), ("Nos voisins", 1)]
-DOING = "partir|répondre|vendre la maison|signer le contrat|trouver une solution|lire le rapport|parler en public|changer de métier|payer la facture|vivre à la campagne|dormir|marcher".split("|")
+# No vowel first: *à* and *de* must fit the same word
+DOING = """répondre aux lettres|parler en public|travailler le soir|payer les factures|vivre à la campagne|lire les rapports|dormir ici|conduire la nuit|jouer aux cartes|suivre les règles
+voyager en train|marcher la nuit|manger à midi|chanter en public|vendre des livres|boire du café|dessiner des cartes|rouler lentement""".replace("\n", "|").split("|")
 
 def _preposition(task: str, r: random.Random) -> Iterator[Couple]:
     "A verb takes `à` or `de` before an infinitive."
@@ -184,17 +191,17 @@ def _preposition(task: str, r: random.Random) -> Iterator[Couple]:
         x, y = (v[n].replace("~", " ") for v in (a, d))
         yield couple(task, f"{x}+{y}/{who}/{deed}".replace(" ", "-"), f"{who} {x} {{}} {deed}.", f"{who} {y} {{}} {deed}.", ("à", "de"))
 
-# Third person singular, participle, infinitive
-SEEING = "vu connu cherché trouvé regardé demandé reçu compris perdu choisi oublié entendu attendu".split()
-RESTING = [tuple(s.split(":")) for s in "dort:dormir part:partir parle:parler répond:répondre travaille:travailler vient:venir mange:manger marche:marcher ment:mentir bouge:bouger sort:sortir joue:jouer fume:fumer boit:boire court:courir rit:rire".split()]
-SPEAKERS = ("Il", "Elle", "Paul", "Marie", "Mon frère", "La voisine", "Le ministre", "Le témoin")
+# Participles; and third person singular, participle
+SEEN = "vu connu cherché trouvé regardé demandé reçu compris perdu choisi oublié entendu attendu accepté dessiné filmé".split()
+RESTING = [tuple(s.split(":")) for s in "dort:dormi parle:parlé répond:répondu travaille:travaillé mange:mangé marche:marché ment:menti bouge:bougé joue:joué fume:fumé boit:bu court:couru rit:ri chante:chanté pleure:pleuré voyage:voyagé crie:crié tousse:toussé danse:dansé nage:nagé".split()]
+SPEAKERS = ("Il", "Elle", "Paul", "Marie", "Mon frère", "La voisine", "Le ministre", "Le témoin", "Ma sœur", "Le gardien")
 
 def _negation(task: str, r: random.Random) -> Iterator[Couple]:
     "The second half of a negation stands before or behind the verb: both sentences hold the same words."
-    for who, seen in product(SPEAKERS, SEEING):
+    for who, seen in product(SPEAKERS, SEEN):
         yield _swapped(task, f"{who}/{seen}", (f"{who} n'a {{}}.", "rien", seen), (f"{who} n'a {{}}.", "personne", seen))
-    for who, (v, inf), wish, word in product(SPEAKERS, RESTING, ("préfère", "essaie de", "décide de", "promet de"), ("pas", "plus")):
-        yield _swapped(task, f"{who}/{v}/{wish}/{word}", (f"{who} {wish} ne {{}}.", word, inf), (f"{who} ne {{}}.", word, v))
+    for who, (v, done), word in product(SPEAKERS, RESTING, ("pas", "plus")):
+        yield _swapped(task, f"{who}/{v}/{word}", (f"{who} n'a {{}}.", word, done), (f"{who} ne {{}}.", word, v))
 
 def _swapped(task: str, name: str, *siblings: tuple[str, str, str]) -> Couple:
     "Two sentences with a gap and two words: in the first they stand in this order, in the second in the other."
@@ -202,9 +209,9 @@ def _swapped(task: str, name: str, *siblings: tuple[str, str, str]) -> Couple:
     return [LabItem(task, f"{name}/{i}", "", (frame.format(f"{a} {b}"), frame.format(f"{b} {a}")), i, group=f"{task}/{name}") for i, (frame, a, b) in enumerate(siblings)]
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #auxiliary
-GONE = [tuple(s.split(":")) for s in "parti:partie|arrivé:arrivée|venu:venue|entré:entrée|resté:restée|tombé:tombée|revenu:revenue|reparti:repartie|allé à la gare:allée à la gare".split("|")]
-DONE = "dormi marché nagé voyagé travaillé dîné ri souri hésité menti téléphoné toussé déjeuné bavardé patienté réagi".split()
-WHEN = "hier|ce matin|cette nuit|la semaine dernière|avec ses amis|après la réunion".split("|")
+GONE = [tuple(s.split(":")) for s in "parti:partie|arrivé:arrivée|venu:venue|entré:entrée|revenu:revenue|reparti:repartie|intervenu:intervenue|allé à la gare:allée à la gare|allé à l'école:allée à l'école|venu à Paris:venue à Paris|arrivé à Lyon:arrivée à Lyon".split("|")]
+DONE = "dormi marché nagé voyagé dîné ri souri hésité menti téléphoné toussé déjeuné bavardé patienté réagi".split()
+WHEN = "hier|ce matin|cette nuit|lundi|samedi soir|avant midi|après la réunion|pendant les vacances".split("|")
 HE = [("Il", 0), ("Elle", 1), ("Paul", 0), ("Marie", 1), ("Mon frère", 0), ("Ma sœur", 1), ("Le voisin", 0), ("La voisine", 1)]
 
 def _auxiliary(task: str, r: random.Random) -> Iterator[Couple]:
@@ -218,9 +225,9 @@ peux peut peuvent puisse puisses puisse puissent:partir|sais sait savent sache s
 pars part partent parte partes parte partent:demain|sors sort sortent sorte sortes sorte sortent:ce soir|lis lit lisent lise lises lise lisent:le rapport|écris écrit écrivent écrive écrives écrive écrivent:une lettre
 mets met mettent mette mettes mette mettent:la table|dis dit disent dise dises dise disent:la vérité|finis finit finissent finisse finisses finisse finissent:le travail|réponds répond répondent réponde répondes réponde répondent:à la question
 attends attend attendent attende attendes attende attendent:la réponse|dors dort dorment dorme dormes dorme dorment:ici|reçois reçoit reçoivent reçoive reçoives reçoive reçoivent:la lettre|comprends comprend comprennent comprenne comprennes comprenne comprennent:la question
-choisis choisit choisissent choisisse choisisses choisisse choisissent:un livre|vends vend vendent vende vendes vende vendent:la maison|tiens tient tiennent tienne tiennes tienne tiennent:la porte|dois doit doivent doive doives doive doivent:partir""".replace("\n", "|").split("|")]
+choisis choisit choisissent choisisse choisisses choisisse choisissent:un livre|vends vend vendent vende vendes vende vendent:la maison|tiens tient tiennent tienne tiennes tienne tiennent:la porte""".replace("\n", "|").split("|")]
 WISHES = "Il faut que|Je veux que|Il est possible que|Nous doutons que|Elle préfère que|Je souhaite que".split("|")
-FACTS = "Je sais que|Il est certain que|On dit que|Nous pensons que|Elle affirme que|Je vois que".split("|")
+FACTS = "Je sais que|Il est certain que|Nous constatons que|Il est clair que|Elle affirme que|Je vois que".split("|") # not *on dit que*, which may give an order
 SUBJECT_FORMS = {"tu": (0, 4), "il": (1, 5), "elle": (1, 5), "Paul": (1, 5), "ma sœur": (1, 5), "le directeur": (1, 5), "ils": (2, 6), "les enfants": (2, 6)}
 
 def _mood(task: str, r: random.Random) -> Iterator[Couple]:
@@ -232,25 +239,28 @@ def _mood(task: str, r: random.Random) -> Iterator[Couple]:
         yield couple(task, f"{wish}/{who}/{ind}".replace(" ", "-"), f"{that(wish)} {{}} {rest}.", f"{that(fact)} {{}} {rest}.", (sub, ind))
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #english
-VOICED = "apple|orange|office|idea|answer|engine|island|uncle|artist|empty house|old friend|open door|hour|honest man|heir|umbrella|onion|email|example|exercise|eagle|easy question|important letter|English book".split("|")
-UNVOICED = "book|house|garden|letter|bridge|doctor|river|new car|long road|small dog|red door|university|European city|useful tool|one-way street|uniform|union|horse|hill|hotel|history book|young man|year|window".split("|")
-LOOKING = "She has {} {}.|He bought {} {}.|They saw {} {}.|We found {} {}.|This is {} {}.|I need {} {}.|There was {} {}.".split("|")
+VOICED = """apple|orange|office|idea|answer|engine|island|uncle|artist|umbrella|onion|email|example|exercise|eagle|elephant|actor|aunt|egg|arm|ear|eye|animal|accident|address|evening|insect|object
+ocean|orchard|oven|owl|ankle|hour|heir|honest man|honour|hour-long film|unusual name|upper room|ugly hat|angry dog|expensive ring|old friend|empty house|easy question|important letter|English book""".replace("\n", "|").split("|")
+UNVOICED = """book|house|garden|letter|bridge|doctor|river|new car|long road|small dog|red door|horse|hill|hospital|history book|young man|year|window|wheel|wolf|hand|hat|heavy box|yellow coat|tree|knee|ship|tired worker
+university|European city|useful tool|one-way street|uniform|union|unit|unicorn|used car|unique case|euro|user|usual day|one-eyed cat|universal rule|uniform price|UN report|U-turn|useless map|European law""".replace("\n", "|").split("|")
+LOOKING = "This is {} {}.|It was {} {}.|She mentioned {} {}.|He described {} {}.|They talked about {} {}.|I thought of {} {}.|We heard about {} {}.|It looks like {} {}.".split("|")
 OBJECTS = "book letter house garden contract report car picture map key table window door road river dog cat bird tree flower ticket box chair machine song story".split()
 MIDDLES = ("", "old ", "new ", "very old ", "small red ", "beautiful ")
-WANTING = "She likes|He sold|They want|We found|I remember|You know".split("|")
-STAFF = [tuple(s.split(":")) for s in "manager:managers owner:owners friend:friends teacher:teachers doctor:doctors worker:workers lawyer:lawyers customer:customers director:directors guard:guards".split()]
+WANTING = "She likes|He described|They noticed|We found|I remember|You mentioned".split("|")
+STAFF = [tuple(s.split(":")) for s in "manager:managers owner:owners clerk:clerks teacher:teachers doctor:doctors worker:workers lawyer:lawyers customer:customers director:directors guard:guards".split()]
 SITES = [tuple(s.split(":")) for s in "of the shop:of the shops|near the bridge:near the bridges|from the factory:from the factories|of the school:of the schools|behind the house:behind the houses|of the company:of the companies|with the letter:with the letters|from the village:from the villages".split("|")]
 PAST = [tuple(s.split(":")) for s in """went:gone:home|saw:seen:the film|took:taken:the train|wrote:written:a letter|gave:given:an example|began:begun:the work|broke:broken:the window|chose:chosen:a book|ate:eaten:the bread
-fell:fallen:in the garden|forgot:forgotten:the key|knew:known:the answer|spoke:spoken:to the doctor|drove:driven:the car|rode:ridden:a horse|sang:sung:a song|drank:drunk:the water|did:done:the work|wore:worn:a hat
-stole:stolen:the money|grew:grown:old|flew:flown:to London|drew:drawn:a map|shook:shaken:the box|hid:hidden:the letter""".replace("\n", "|").split("|")]
+fell:fallen:in the garden|knew:known:the answer|spoke:spoken:to the doctor|drove:driven:the car|rode:ridden:a horse|did:done:the work|wore:worn:a hat|stole:stolen:the money
+grew:grown:old|flew:flown:to London|drew:drawn:a map|shook:shaken:the box|threw:thrown:the ball|swam:swum:in the river|blew:blown:out the candle|froze:frozen:the meat|tore:torn:the letter""".replace("\n", "|").split("|")]
 BASE = [tuple(s.split(":")) for s in """knows:know:the answer|wants:want:a new car|likes:like:the music|lives:live:in London|works:work:here|speaks:speak:French|needs:need:a doctor|sees:see:the danger|plays:play:in the garden
 takes:take:the train|writes:write:letters|sells:sell:books|eats:eat:bread|drinks:drink:wine|opens:open:the door|pays:pay:the bill|understands:understand:the question|remembers:remember:the story|follows:follow:the rules""".replace("\n", "|").split("|")]
 SHE = ("She", "He", "My sister", "The teacher", "The judge", "Our neighbour", "The old man", "Peter")
 
 def _article_en(task: str, r: random.Random) -> Iterator[Couple]:
     "`an` before a vowel that is heard, `a` before a consonant."
-    for x, y, frame in product(VOICED, UNVOICED, LOOKING):
-        yield couple(task, f"{x}+{y}/{frame[:6]}".replace(" ", "-").replace("{", "").strip("-"), frame.format("{}", x), frame.format("{}", y), ("an", "a"))
+    for frame in LOOKING:
+        for x, y in zip(r.sample(VOICED, len(VOICED)), r.sample(UNVOICED, len(UNVOICED))):
+            yield couple(task, f"{x}+{y}/{frame.split(' {')[0]}".replace(" ", "-"), frame.format("{}", x), frame.format("{}", y), ("an", "a"))
 
 def _determiner_en(task: str, r: random.Random) -> Iterator[Couple]:
     "A noun agrees with `this` or `these`, at once or behind adjectives."
@@ -266,7 +276,7 @@ def _attractor_en(task: str, r: random.Random) -> Iterator[Couple]:
 def _coordination_en(task: str, r: random.Random) -> Iterator[Couple]:
     "A second verb behind `and` agrees with the subject."
     for (s, p), (a, b, rest), (v, w, end) in _some(r, 3, product(SUBJECTS_EN, _DEEDS_EN), _DEEDS_EN):
-        if a != v: yield couple(task, f"{s}/{a}/{v}", f"The {s} {a} {rest} and {{}} {end}.", f"The {p} {b} {rest} and {{}} {end}.", (v, w))
+        if a != v and rest != end: yield couple(task, f"{s}/{a}/{v}", f"The {s} {a} {rest} and {{}} {end}.", f"The {p} {b} {rest} and {{}} {end}.", (v, w))
 
 def _past_en(task: str, r: random.Random) -> Iterator[Couple]:
     "The participle follows `has`, the past tense does not."
@@ -279,6 +289,26 @@ def _do_en(task: str, r: random.Random) -> Iterator[Couple]:
         yield couple(task, f"{who}/{bare}/{without[1:-3]}".replace(" ", "-"), f"{who}{without} {rest}.", f"{who}{with_do} {rest}.", (s, bare))
 
 _DEEDS_EN = [x for x in ACTIONS_EN if x[0] not in ("is", "has", "does", "comes", "reads")]   # `read` is right in the past as well
+
+# %% ../../nbs/65_frenchbench.agreement.ipynb #distinct
+def asked_texts(
+    item: Item, # A question with choices
+) -> set[str]:
+    "What no other item of a suite may repeat: the prompt, or the sentences where there is none, and a right answer of more than three words."
+    right = item.choices[item.gold or 0].strip()
+    texts = [item.context, *([right] if right.count(" ") > 2 else [])] if item.context else item.choices
+    return {t.strip().lower() for t in texts}
+
+def check_distinct(
+    items: Iterable[Item], # A suite
+) -> int: # Its items
+    "Check that no two items share an `asked_texts`; else `BadInput`."
+    homes, items = dict[str, str](), list(items)
+    for x in items:
+        for text in asked_texts(x):
+            if text in homes: raise BadInput(f"item {x.id}: {text[:60]!r} is asked in item {homes[text]} already; use a text once, or intervals are too narrow")
+            homes[text] = x.id
+    return len(items)
 
 # %% ../../nbs/65_frenchbench.agreement.ipynb #draw
 PAIRS: dict[str, Callable[[str, random.Random], Iterator[Couple]]] = {
@@ -297,4 +327,9 @@ def crossed_pairs(
     r = random.Random(f"croissant/{name}/{seed}")
     couples = list({c[0].group: c for c in PAIRS[name](name, r)}.values())
     r.shuffle(couples)
-    return [x for c in couples[:n // 2] for x in c]
+    kept, said = list[Couple](), set[str]()
+    for c in couples:
+        if 2 * len(kept) > n - 2: break
+        texts = set[str]().union(*map(asked_texts, c))
+        if said.isdisjoint(texts): kept.append(c); said |= texts
+    return [x for c in kept for x in c]

@@ -316,7 +316,7 @@ def lab_sentence(
     if not path: return "Lab panel: not there, no record of this repository's own results was named."
     if not rows: return "Lab panel: empty, the record of this repository's own results has no metric of this kind."
     return "Lab panel (other models, other items, an axis of its own): " + "; ".join(
-        f"{r['task']} {r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}] {r['metric']}" + (f", n = {r['n']:,}" if r["n"] else "") + "".join(f", {k.replace('_', ' ')} {v:.3f}" for k, v in r["floors"].items()) for r in rows) + "."
+        f"{r['task'].removeprefix('suite.')} {r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}] {r['metric']}" + (f", n = {r['n']:,}" if r["n"] else "") + "".join(f", {k} {v:.3f}" for k, v in r["floors"].items() if k in ("chance", "trigram")) for r in rows) + "."   # the table has every floor
 
 # %% ../../nbs/76_frenchbench.published.ipynb #draw
 BLUE, ORANGE, INK, SOFT = "#0055A4", "#B8500F", "#374151", "#6B7280"
