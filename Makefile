@@ -1,7 +1,7 @@
 # Two commands matter: `make repro` and `make test`. Each first installs the locked environment if it is missing.
 RUN = sh tools/env.sh
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test retrain full lab docs bench tutorial export check lock
+.PHONY: help setup repro test retrain studies full lab docs bench tutorial export check lock
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -13,6 +13,8 @@ test:             ## every test and every notebook, offline once installed
 	@$(RUN) python -m pytest -q --cov --cov-report=term --cov-fail-under=90 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report
 	@$(RUN) python tools/repro.py --retrain
+studies:          ## the same for the studies: ladder of sizes and mixtures, data choices, vocabularies, optimisers, schedules
+	@$(RUN) python tools/repro.py --studies
 full:             ## the larger corpus, with Debian's text (needs apt): fetch, build, data card
 	@$(RUN) sh -c 'croissant fetch --tier full && dvc repro full/dvc.yaml'
 tutorial:         ## a student's first model: tokenizer, tiny Llama, first sentences

@@ -210,8 +210,8 @@ def test_repro_waits_for_what_ctrl_c_stops(tmp_path):
     assert p.wait(30) == 130 and (tmp_path/"state").exists()
 
 
-@pytest.mark.parametrize("clean, retrain", [(True, False), (False, False), (True, True)])
-def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("clean, again", [(True, ""), (False, ""), (True, "retrain"), (True, "studies")])
+def test_repro_builds_only_what_is_not_up_to_date(repro, clean, again, monkeypatch, capsys, tmp_path):
     import croissant.provenance
     import croissant.verify
     calls = []
@@ -221,15 +221,35 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, retrain, monkeyp
     monkeypatch.setattr(repro, "up_to_date", lambda: clean)
     monkeypatch.setattr(croissant.provenance, "dvc_md5", lambda path: "pinned")
     monkeypatch.setattr(repro, "verification", lambda: 1)
-    assert repro.main(retrain) == 1
+    assert repro.main(again) == 1
     done = [" ".join(c) for c in calls]
-    assert ("dvc pull -q train_tokenizer pretrain language_balance vocabulary_size compare_optimizers" in done) == (not clean and not retrain) and ("dvc repro" in done) == (not clean or retrain)
-    assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in ("train_tokenizer", "pretrain")]*retrain
+    released, studies = ["train_tokenizer", "pretrain"], repro.STUDIES
+    restored = {"retrain": studies, "studies": released}.get(again, [] if clean else released + studies)
+    assert [d for d in done if " pull " in d] == ([f"dvc pull -q {' '.join(restored)}"] if restored else []) and ("dvc repro" in done) == bool(restored)
+    assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in {"retrain": released, "studies": studies}.get(again, [])]
+    assert not list((tmp_path/"artifacts").rglob("*.made"))
     out = capsys.readouterr().out
-    assert ("all up to date" in out) == (clean and not retrain) and out.count(" s\n") >= 3
+    assert ("all up to date" in out) == (clean and not again) and out.count(" s\n") >= 3
     monkeypatch.setattr(croissant.provenance, "dvc_md5", lambda path: "altered")
-    with pytest.raises(repro.Stopped, match="not what data.dvc pins") as e: repro.main(retrain)
+    with pytest.raises(repro.Stopped, match="not what data.dvc pins") as e: repro.main(again)
     assert e.value.args[1] == 2
+
+
+def test_what_was_made_before_a_stop_is_not_made_again(repro, monkeypatch, tmp_path):
+    calls, lost = [], ["b"]
+    monkeypatch.setattr(repro, "ROOT", tmp_path)
+    def run(*words, **more):
+        calls.append(" ".join(words[3:]))
+        if words[-1] in lost: raise repro.Stopped("stopped with Ctrl-C", 130)
+    monkeypatch.setattr(repro, "run", run)
+    ledger = repro.Ledger("studies")
+    with pytest.raises(repro.Stopped): repro.make_again(ledger, "a", "b", "c")
+    lost.clear()
+    repro.make_again(repro.Ledger("studies"), "a", "b", "c")
+    forced = lambda s: f"repro --force --single-item {s}"
+    assert calls == [forced("a"), forced("b"), "repro --single-item a", forced("b"), forced("c")] and ledger.made() == ["a", "b", "c"]
+    ledger.close()
+    assert repro.Ledger("studies").made() == []
 
 
 def test_a_kernel_leaves_no_socket_behind(monkeypatch, tmp_path):

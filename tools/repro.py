@@ -1,8 +1,9 @@
-"""Everything the README promises, in order:  python tools/repro.py [--retrain]
+"""Everything the README promises, in order:  python tools/repro.py [--retrain | --studies]
 
 fetch the pinned packages and verify them; rebuild the corpus and compare its hash with dvc.lock; restore the released
 tokenizer and model from .dvcstore/; run every stage whose output is not here (evaluation, figures, claims, report);
-verify. With --retrain nothing released is restored: tokenizer and model are made again from the corpus.
+verify. With --retrain tokenizer and model are not restored but made again from the corpus, with --studies the studies are.
+Both note each stage that they have made again, so the same command continues after a stop; a run within a stage continues, too.
 Exit status: 0 well, 1 a check failed, 2 wrong input, 130 stopped with Ctrl-C, else that of the command that failed.
 """
 import argparse, shutil, signal, subprocess, sys, threading, time
@@ -13,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
-STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers"]   # the same, and restored even with --retrain: a study runs again only if what it studies changed
+STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers"]   # the same; --retrain restores them, --studies makes them again
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
 
@@ -58,6 +59,26 @@ def outputs(stage):
     return {o["path"]: o["md5"] for o in lock["stages"].get(stage, {}).get("outs", [])}
 
 
+class Ledger:
+    "The stages that a command has made again; it outlives a stop, and goes when the command has ended well."
+    def __init__(self, name): self.path = ROOT/"artifacts"/"runs"/f"{name}.made"
+
+    def made(self): return self.path.read_text(encoding="utf-8").split() if self.path.is_file() else []
+
+    def note(self, stage):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as f: f.write(f"{stage}\n")
+
+    def close(self): self.path.unlink(missing_ok=True)
+
+
+def make_again(ledger, *stages):
+    "Run stages although DVC finds them up to date; those that were made before a stop run only if they are not."
+    for stage in stages:
+        dvc("repro", *([] if stage in ledger.made() else ["--force"]), "--single-item", stage)
+        if stage not in ledger.made(): ledger.note(stage)
+
+
 def load_ahead():
     "Import what verification needs while other processes work; the imports take longer than the checks."
     with suppress(ImportError):   # verification itself will say what is missing
@@ -65,8 +86,8 @@ def load_ahead():
         import transformers.models.llama.modeling_llama  # noqa: F401
 
 
-def build(clock, retrain):
-    "Everything between the source packages and the verification."
+def build(clock, ledger=None):
+    "Everything between the source packages and the verification; a ledger names what is made again instead of restored."
     before = {s: outputs(s) for s in REBUILT} if (ROOT/"dvc.lock").is_file() else {}
     clock.next("corpus")
     dvc("repro", "-q", *REBUILT)
@@ -75,18 +96,22 @@ def build(clock, retrain):
         if changed:
             raise Stopped(f"stopped: stage {stage} rebuilt {', '.join(changed)} with another hash than dvc.lock records, so nothing downstream would be what is reported. "
                           "Is a file under data/, croissant/ or nbs/ changed? `git status`, `git checkout dvc.lock`, then run again.", 1)
-    if retrain:
-        clock.next("tokenizer and model, from raw data")
-        again = "Running the same command again trains again; a model that was stopped on its way continues from its last state."
-        dvc("repro", "--force", "--single-item", "train_tokenizer", again=again)
-        dvc("repro", "tokenize", again=again)
-        dvc("pull", "-q", *STUDIES, again=again)
-        dvc("repro", "--force", "--single-item", "pretrain", again=again)
-    else:
+    if ledger is None:
         clock.next("released tokenizer and model")
         dvc("pull", "-q", *RELEASED, *STUDIES)
+    elif ledger.path.stem == "retrain":
+        clock.next("tokenizer and model, from raw data")
+        if not ledger.made(): dvc("pull", "-q", *STUDIES)
+        make_again(ledger, "train_tokenizer")
+        dvc("repro", "tokenize")
+        make_again(ledger, *RELEASED[1:])
+    else:
+        clock.next("the studies, from raw data")
+        if not ledger.made(): dvc("pull", "-q", *RELEASED)
+        dvc("repro", "tokenize")
+        make_again(ledger, *STUDIES)
     clock.next("every stage that is not up to date")
-    dvc("repro", again="`make repro` continues from here; it restores nothing that is newly trained." if retrain else "Running the same command again continues from here.")
+    dvc("repro")
 
 
 def verification():
@@ -107,7 +132,8 @@ def verification():
     return 1 if found["failed"] else 0
 
 
-def main(retrain):
+def main(again=""):
+    "Reproduce; `again` is retrain or studies. The exit status."
     from croissant.provenance import dvc_md5
     ahead = threading.Thread(target=load_ahead, daemon=True)
     ahead.start()
@@ -119,8 +145,10 @@ def main(retrain):
         if dvc_md5(ROOT/folder) != pinned:
             raise Stopped(f"stopped: {folder}/ is not what {folder}.dvc pins, though each listed package is; is there another file in it? Move it away and run again.", 2)
     clock.next("stages")
-    if not retrain and up_to_date(): print("   all up to date: corpus, tokenizer, model and every figure are as dvc.lock records them")
-    else: build(clock, retrain)
+    ledger = Ledger(again) if again else None
+    if not ledger and up_to_date(): print("   all up to date: corpus, tokenizer, model and every figure are as dvc.lock records them")
+    else: build(clock, ledger)
+    if ledger: ledger.close()
     clock.next("verification")
     ahead.join()
     code = verification()
@@ -131,12 +159,14 @@ def main(retrain):
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--retrain", action="store_true", help="train tokenizer and model again instead of restoring them")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--retrain", action="store_true", help="make tokenizer and model again instead of restoring them")
+    which.add_argument("--studies", action="store_true", help="make the studies again instead of restoring them")
     args = p.parse_args()
     from croissant.params import BadInput
     try:
         if shutil.which("git") is None: raise BadInput("git is needed: DVC finds the repository through it; install it and run again")
-        sys.exit(main(args.retrain))
+        sys.exit(main("retrain" if args.retrain else "studies" if args.studies else ""))
     except Stopped as e: print(e.args[0], file=sys.stderr); sys.exit(e.args[1])
     except (BadInput, OSError) as e: print(f"error: {e}", file=sys.stderr); sys.exit(2)
     except KeyboardInterrupt: print("\nstopped with Ctrl-C; running the same command again continues", file=sys.stderr); sys.exit(130)
