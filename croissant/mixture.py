@@ -6,6 +6,7 @@
 __all__ = ['PARTS', 'paper_shares', 'sampler_weights', 'by_part', 'mixtures', 'weights', 'epochs']
 
 # %% ../nbs/18_mixture.ipynb #imports
+import math
 from collections.abc import Mapping
 
 from .params import BadInput
@@ -41,12 +42,25 @@ def mixtures() -> dict[str, dict[str, float]]: # Name -> part -> weight
     return {"paper": paper_shares(), **named, "fronly": {"fr": 1 - code, "code": code}, "enonly": {"en": 1 - code, "code": code}}
 
 def weights(
-    name: str, # Such as `paper` or `frplus`
+    name: str, # Such as `paper` or `frplus`, or shares spelled out, such as `fr=0.5,en=0.3,code=0.2`
 ) -> dict[str, float]: # Part -> weight; they sum to 1
-    "The weights of a named mixture; an unknown name raises `BadInput`."
+    "The weights of a mixture; an unknown name, or something that is no share, raises `BadInput`."
+    if "=" in name: return _spelled_out(name)
     known = mixtures()
-    if name not in known: raise BadInput(f"no mixture {name!r}; known: {', '.join(known)} (`18_mixture`)")
+    if name not in known: raise BadInput(f"no mixture {name!r}; known: {', '.join(known)} (`18_mixture`); or spell out the shares, such as 'fr=0.5,en=0.5'")
     return known[name]
+
+def _spelled_out(text: str) -> dict[str, float]:
+    "`fr=0.5,en=0.3,code=0.2` -> part -> weight."
+    found: dict[str, float] = {}
+    for item in text.split(","):
+        part, _, number = (x.strip() for x in item.partition("="))
+        try: share = float(number)
+        except ValueError: share = math.nan
+        if not part or part in found or not 0 <= share < math.inf: raise BadInput(f"mixture {text!r}: {item.strip()!r} is no share; write each part once, as in 'fr=0.5,en=0.3,code=0.2'")
+        found[part] = share
+    if not sum(found.values()): raise BadInput(f"mixture {text!r}: all shares are 0; give one part more")
+    return {part: share/sum(found.values()) for part, share in found.items() if share}
 
 # %% ../nbs/18_mixture.ipynb #epochs
 def epochs(

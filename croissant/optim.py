@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'parameter_groups', 'decay_groups', 'adamw', 'is_hidden_matrix', 'muon', 'learning_rate',
-           'gradient_norm', 'clip_gradients', 'MasterWeights', 'state_tensors', 'restore_state']
+           'decay_start', 'gradient_norm', 'clip_gradients', 'MasterWeights', 'state_tensors', 'restore_state']
 
 # %% ../nbs/31_optim.ipynb #imports
 import math
@@ -86,12 +86,20 @@ def learning_rate(
     if schedule not in SCHEDULES: raise BadInput(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if step < warmup: return peak*(step + 1)/warmup
     if schedule == "wsd":
-        decay = min(max(1, round(decay_share*total)), total - warmup)
-        return floor + (peak - floor)*(1 - math.sqrt(max(0, step - (total - decay) + 1)/decay))
+        start = decay_start(total, warmup, decay_share)
+        return floor + (peak - floor)*(1 - math.sqrt(max(0, step - start + 1)/(total - start)))
     through = (step - warmup)/max(1, total - 1 - warmup)
     return floor + (peak - floor)*(1 + math.cos(math.pi*through))/2
 
 SCHEDULES = ("cosine", "wsd")
+
+def decay_start(
+    total: int, # Steps of the whole run
+    warmup: int, # Steps of linear climb
+    decay_share: float, # Share of the steps in which `wsd` comes down
+) -> int: # First step below the peak, from 0
+    "Where a plateau ends: at least one step comes down, and none before the climb is over."
+    return total - min(max(1, round(decay_share*total)), total - warmup)
 
 # %% ../nbs/31_optim.ipynb #clip
 def _local(t: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ __all__ = ['sha256', 'replacing', 'save_json', 'load_json', 'save_table', 'load_
            'modules_reached', 'measured', 'save_metrics', 'metric', 'fact', 'save_figure', 'dvc_md5', 'tracked_paths']
 
 # %% ../nbs/01_provenance.ipynb #imports
-import ast, csv, hashlib, json, math, os, tempfile
+import ast, csv, hashlib, json, math, os, re, tempfile
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -154,8 +154,10 @@ def modules_reached(
         if path in seen or not (root()/path).is_file(): continue
         seen.add(path)
         source = (root()/path).read_text(encoding="utf-8")
-        depth = path.count("/")   # `from ..x` inside a sub-package: nbdev writes one dot a level
-        todo += _imports(source.replace("from " + "." * depth, "from croissant.") if depth > 1 else source)
+        folder, depth = path.rpartition("/")[0].replace("/", "."), path.count("/")
+        if depth > 1:   # a sub-package: one dot is its own folder, and nbdev writes one more for each level above
+            source = re.sub(r"^(\s*from )\.(?=\w)", rf"\1{folder}.", source, flags=re.M).replace("from " + "." * depth, "from croissant.")
+        todo += _imports(source)
     return sorted(seen)
 
 # %% ../nbs/01_provenance.ipynb #metrics

@@ -32,6 +32,7 @@ class TrainConfig:
     warmup_steps: int = 2 # Steps of linear climb
     schedule: str = "cosine" # `cosine` as in the paper, or `wsd`: a plateau, and a descent at the end
     decay_share: float = .2 # Share of the steps in which `wsd` comes down
+    tail_mixture: str = "" # Mixture of the steps in which `wsd` comes down; empty: the same as before
     weight_decay: float = .1 # Of matrices
     embedding_decay: float = .1 # Of embedding and head
     vector_decay: float = 0. # Of the gains of the normalisations
@@ -55,7 +56,7 @@ class TrainConfig:
     threads: int = 1 # A fixed number keeps sums in one order
     deterministic: bool = True # Refuse operations whose result may differ between two runs
     recompute: bool = False # Compute a layer's activations again for its gradient instead of keeping them: less memory, a third more work
-    compile: bool = False # Compile the loss: pays after about a minute
+    compile: bool = False # Compile the loss: pays after about a minute, needs a C++ compiler
     max_minutes: float = 0. # Stop, ready to be resumed, after this time; 0 never
     tensorboard: bool = False # Write event files, too? Needs the package tensorboard
 
@@ -85,13 +86,14 @@ def _check(c: TrainConfig) -> None:
         raise BadInput(f"training: warmup_steps {c.warmup_steps} leave nothing of the {c.total_steps} steps that max_steps {c.max_steps} and max_tokens {c.max_tokens} allow; lower it")
     if c.micro_batch_size and c.batch_size % c.micro_batch_size:
         raise BadInput(f"training: batch_size {c.batch_size} is no multiple of micro_batch_size {c.micro_batch_size}; change one of them")
+    if c.tail_mixture and c.schedule != "wsd": raise BadInput(f"training: tail_mixture is {c.tail_mixture!r}, and schedule {c.schedule} has no tail; set schedule to wsd, or tail_mixture to ''")
     if not 0 < c.decay_share <= 1: raise BadInput(f"training: decay_share is {c.decay_share}; it must be above 0 and at most 1")
     if max(c.beta1, c.beta2) >= 1: raise BadInput(f"training: beta1 {c.beta1} and beta2 {c.beta2} must be below 1")
 
 # %% ../nbs/33_train_config.ipynb #identity
-_LATER: dict[str, Any] = {"max_tokens": 0, "micro_batch_size": 0, "schedule": "cosine", "vector_decay": 0., "z_loss": 0., "spike_sigmas": 0.,
+_LATER: dict[str, Any] = {"max_tokens": 0, "micro_batch_size": 0, "schedule": "cosine", "tail_mixture": "", "vector_decay": 0., "z_loss": 0., "spike_sigmas": 0.,
                           "sampling": "with_replacement", "deterministic": True, "recompute": False}
-_NO_PART = {"max_minutes", "keep_states", "keep_every", "loader_workers", "tensorboard"} # They decide when a run pauses and what it keeps, not what it computes
+_NO_PART = {"max_minutes", "keep_states", "keep_every", "loader_workers", "tensorboard"} # When a run pauses, what it keeps, who reads ahead, who listens: no number depends on them
 
 def run_identity(
     config: TrainConfig, # The settings

@@ -24,8 +24,8 @@ from .bits_per_byte import evaluate_bpb
 from .checkpoint import latest_state, load_state, retain_states, save_model, save_state
 from .mixture import weights as mixture_weights
 from .model import ROWS, Llama, ModelConfig, count_parameters, flops_per_token
-from .optim import MasterWeights, clip_gradients, learning_rate, restore_state, state_tensors
-from .order import DataOrder, load_batches
+from .optim import MasterWeights, clip_gradients, decay_start, learning_rate, restore_state, state_tensors
+from .order import DataOrder, TwoOrders, load_batches
 from .packing import Shards
 from .params import BadInput, seed_all
 from .provenance import check_manifest, load_json, load_table, save_json, save_table
@@ -64,7 +64,7 @@ class Diverged(RuntimeError):
 @dataclass
 class _Run:
     config: TrainConfig
-    order: DataOrder
+    order: DataOrder|TwoOrders
     validation: Shards
     tokenizer: Tokenizer
     model: Llama
@@ -180,6 +180,7 @@ def _evaluate(run: _Run) -> None:
     c, w = run.config, run.runtime
     found = evaluate_bpb(run.model, run.validation, run.tokenizer, c.seq_len, c.batch_size, c.eval_tokens, w.rank, w.world, w.total)
     if lost := [p for p, v in found.items() if not math.isfinite(v["bpb"])]:
+        w.settle()
         raise Diverged(f"step {run.step}: the bits per byte of {', '.join(lost)} are no finite number, so the weights are none either; lower learning_rate, and train again in another folder")
     run.evaluations.append({"step": run.step, "tokens": run.tokens} | {f"{k}_{p}": round(v[k], 6) for k in ("bpb", "loss", "bytes") for p, v in found.items()})
     run.tell("evaluation", **{k: v for k, v in run.evaluations[-1].items() if k != "step"})
@@ -238,7 +239,7 @@ _POLITE = (signal.SIGINT, signal.SIGTERM)
 
 # %% ../nbs/35_trainer.ipynb #start
 def mixture_shares(
-    name: str, # Of `18_mixture`, or `natural`
+    name: str, # Of `18_mixture`, spelled out (`fr=0.5,en=0.5`), or `natural`
     shards: Shards, # Their sizes are the natural shares
 ) -> dict[str, float]: # Part -> weight
     "The weights of a mixture; an unknown name raises `BadInput`."
@@ -249,6 +250,7 @@ def mixture_shares(
 def _start(model_config: ModelConfig, shards_folder: Path|str, tokenizer_folder: Path|str, config: TrainConfig, out: Path|str, runtime: Runtime|None = None) -> _Run:
     "Load, check and draw everything that a run needs."
     runtime, tokenizer = runtime or Runtime(), Tokenizer.load(Path(tokenizer_folder))
+    if config.compile and runtime.device.type == "cpu": _check_compiler()
     shards, validation = Shards(shards_folder, "train", tokenizer), Shards(shards_folder, "validation", tokenizer)
     shards.check(); validation.check()   # a flipped bit would train without a word
     if tokenizer.vocab_size != model_config.vocab_size:
@@ -260,9 +262,17 @@ def _start(model_config: ModelConfig, shards_folder: Path|str, tokenizer_folder:
     seed_all(config.seed, config.threads)
     if not config.deterministic: torch.use_deterministic_algorithms(False)
     model, weights = _model(model_config, config, runtime)
-    order = DataOrder(shards, config.seq_len, mixture_shares(config.mixture, shards), config.seed, config.sampling)
+    def order_of(mixture: str) -> DataOrder: return DataOrder(shards, config.seq_len, mixture_shares(mixture, shards), config.seed, config.sampling)
+    order: DataOrder|TwoOrders = order_of(config.mixture)
+    if config.tail_mixture: order = TwoOrders(order_of(config.mixture), order_of(config.tail_mixture), decay_start(config.total_steps, config.warmup_steps, config.decay_share), config.total_steps)
     identity = run_identity(config, model_config, train_shards=shards.fingerprint, validation_shards=validation.fingerprint, tokenizer=tokenizer.fingerprint)
     return _Run(config, order, validation, tokenizer, model, weights, identity, Path(out), runtime)
+
+def _check_compiler() -> None:
+    "Is there a C++ compiler? Better asked now than after the data has been read and checked."
+    from torch._inductor import cpp_builder, exc   # slow to import, and needed by compiled runs only
+    try: cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler: raise BadInput("training: compile is true, and there is no C++ compiler to do it; install one (`apt install g++`, `xcode-select --install`) or set compile to false, which is slower and differs in the last digits") from None
 
 def _model(model_config: ModelConfig, c: TrainConfig, runtime: Runtime) -> tuple[Llama, MasterWeights]:
     "The model with fresh weights, spread over the processes if there are several, and its optimisers."
@@ -334,7 +344,7 @@ def _finish(run: _Run, finished: bool, keep_state: bool) -> dict[str, Any]:
     def write() -> None:
         save_table(map(_row, run.losses), run.out/"training_curve.csv", digits=10)
         save_table(map(_row, run.evaluations), run.out/"validation_curve.csv")
-        save_json(record, run.out/"record.json", digits=20)   # a setting is compared to the last bit
+        save_json(record, run.out/"record.json", digits=400)   # every digit: a setting is compared to the last bit
         if not keep_state: shutil.rmtree(run.out/"state", ignore_errors=True)
     run.runtime.once(write)
     return _ended(run)   # what a later call would find

@@ -52,3 +52,12 @@ def test_epochs_refuse(tokens, w, message):
 
 def test_unknown_mixture():
     with pytest.raises(BadInput, match="known: paper"): weights("half")
+
+
+def test_a_mixture_spelled_out():
+    assert weights("fr=1, en=2,code=1") == {"fr": .25, "en": .5, "code": .25} and weights("fr_curated=3,en=0") == {"fr_curated": 1.}
+
+
+@pytest.mark.parametrize("text, message", [("fr=a", "'fr=a' is no share"), ("fr=1,fr=2", "'fr=2' is no share"), ("fr=-1,en=2", "'fr=-1'"), ("=1", "'=1'"), ("fr=1,", "'' is no share"), ("fr=nan", "'fr=nan'"), ("fr=inf", "'fr=inf'"), ("fr=0", "all shares are 0")])
+def test_a_mixture_spelled_wrongly(text, message):
+    with pytest.raises(BadInput, match=message): weights(text)

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from croissant import order as module
 from croissant.mixture import sampler_weights, weights
-from croissant.order import SAMPLING, DataOrder, load_batches, mix_windows
+from croissant.order import SAMPLING, DataOrder, TwoOrders, load_batches, mix_windows
 from croissant.packing import Shards, batch, toy_shards
 from croissant.params import BadInput
 
@@ -132,3 +132,14 @@ def test_refusals(monkeypatch):
 def test_grain_is_imported_only_when_used():
     code = "import sys, croissant.order; assert not any(m.split('.')[0] == 'grain' for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_orders_share_a_run():
+    one, two = made("with_replacement", shares={"fr": 1.}), made("with_replacement", shares={"fr": 1., "en": 3.})
+    run = TwoOrders(one, two, start=3, total=4)
+    for step in range(4): assert (run.batch(step, 4) == (one if step < 3 else two).batch(step, 4)).all()
+    whole = [x.numpy() for x in load_batches(run, 0, 4, 4)]
+    assert all((a == b).all() for world in (1, 2) for workers in (0, 1)
+               for a, b in zip(whole, (np.concatenate(x) for x in zip(*([y.numpy() for y in load_batches(run, 0, 4, 4, r, world, workers)] for r in range(world))))))
+    assert run.weights == pytest.approx({"fr": .8125, "en": .1875}) and sum(run.weights.values()) == pytest.approx(1)
+    assert len({x.fingerprint for x in (one, two, run, TwoOrders(one, two, 2, 4), TwoOrders(two, one, 3, 4))}) == 5

@@ -9,6 +9,7 @@ import yaml
 
 from croissant import fmti
 from croissant.claims import verify_claims
+from croissant.params import root
 from croissant.provenance import load_table, modules_reached
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,3 +170,13 @@ def test_every_stage_and_figure_notebook_is_run_by_the_pipeline():
     used = {command(n)[0] for n in STAGES}
     made = {p.relative_to(ROOT).as_posix() for d in ("stages", "figures") for p in (ROOT/"nbs"/d).glob("*.ipynb")}
     assert made == used
+
+
+def test_a_sibling_in_a_sub_package_is_reached(tmp_path, monkeypatch):
+    from croissant import provenance
+    (tmp_path/"croissant/deep").mkdir(parents=True)
+    (tmp_path/"croissant/deep/one.py").write_text("from .two import a\nfrom ..three import b\n")
+    for name in ("deep/two", "three", "four"): (tmp_path/f"croissant/{name}.py").write_text("")
+    (tmp_path/"n.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["from croissant.deep.one import a"]}]}))
+    monkeypatch.setattr(provenance, "root", lambda: tmp_path)
+    assert provenance.modules_reached("n.ipynb") == ["croissant/deep/one.py", "croissant/deep/two.py", "croissant/three.py"]

@@ -13,7 +13,7 @@ from croissant.checkpoint import load_checkpoint
 from croissant.model import PRESETS, Llama
 from croissant.packing import Shards, toy_shards
 from croissant.params import BadInput, from_dict
-from croissant.provenance import load_table
+from croissant.provenance import load_json, load_table
 from croissant.tokenizer import toy_tokenizer, train_tokenizer
 from croissant.toy import toy_texts
 from croissant.tracking import read_metrics
@@ -262,11 +262,12 @@ def test_these_change_no_bit(finished, tokenizer, tmp_path, more):
     assert torch.are_deterministic_algorithms_enabled() == more.get("deterministic", True)
 
 
-@pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, {"spike_sigmas": 6.}, {"embedding_decay": 0.}, {"vector_decay": .5}, {"dtype": "bfloat16", "micro_batch_size": 2},
+@pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, *({"schedule": "wsd", "decay_share": s, "tail_mixture": "fr=1,en=3", "loader_workers": n} for s, n in ((.25, 0), (.375, 0), (.5, 2))),
+                                  {"spike_sigmas": 6.}, {"embedding_decay": 0.}, {"vector_decay": .5}, {"dtype": "bfloat16", "micro_batch_size": 2},
                                   {"loader_workers": 1}, pytest.param({"sampling": "without_replacement"}, marks=pytest.mark.skipif(not __import__("importlib.util").util.find_spec("grain"), reason="grain is not installed"))], ids=str)
 def test_resumed_is_uninterrupted_with_everything(finished, tokenizer, tmp_path, monkeypatch, more):
     whole = losses(tokenizer, tmp_path/"whole", **more)
-    if "loader_workers" not in more and "spike_sigmas" not in more: assert weights(tmp_path/"whole") != weights(finished[0]), "the setting has no effect"
+    if "tail_mixture" in more or "loader_workers" not in more and "spike_sigmas" not in more: assert weights(tmp_path/"whole") != weights(finished[0]), "the setting has no effect"
     real, steps = trainer._advance, []
     def advance(run, *rest):
         real(run, *rest); steps.append(run.step)
@@ -427,3 +428,26 @@ def test_bits_that_are_no_number_end_a_run(tokenizer, tmp_path, monkeypatch, los
     def found(*a): return {p: v | {"bpb": lost if p == "en" else v["bpb"]} for p, v in real(*a).items()}
     monkeypatch.setattr(trainer, "evaluate_bpb", found)
     with pytest.raises(Diverged, match="step 0: the bits per byte of en are no finite"): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, progress=False)
+
+
+def test_a_tail_reads_another_mixture_and_is_counted(tokenizer, tmp_path):
+    more = {"schedule": "wsd", "decay_share": .25, "mixture": "fr=1,en=1"}
+    plain, tail = losses(tokenizer, tmp_path/"plain", **more), losses(tokenizer, tmp_path/"tail", **more, tail_mixture="fr=1")
+    assert [a["loss"] == b["loss"] for a, b in zip(plain["losses"], tail["losses"])] == [True]*6 + [False]*2   # 8 steps, a quarter of them down
+    assert tail["shares"] == {"fr": .625, "en": .375} and plain["shares"] == {"fr": .5, "en": .5}
+    assert "train.tail_mixture" not in plain["identity"] and tail["identity"]["train.tail_mixture"] == "fr=1"
+    with pytest.raises(BadInput, match="schedule cosine has no tail"): dataclasses.replace(CONFIG, tail_mixture="fr=1")
+
+
+def test_a_compiled_run_asks_for_its_compiler_first(tokenizer, tmp_path, monkeypatch):
+    from torch._inductor import config
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(trainer, "Shards", lambda *a: pytest.fail("read before the compiler was asked for"))
+    with pytest.raises(BadInput, match="no C\\+\\+ compiler.*install one"): train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, compile=True), tmp_path, progress=False)
+
+
+def test_a_record_keeps_every_digit(tokenizer, tmp_path):
+    rate = 1.2345678901234567e-21   # a smaller one than twenty decimals can hold
+    record = losses(tokenizer, tmp_path, min_learning_rate=rate)
+    assert load_json((tmp_path/"record.json").resolve())["identity"]["train.min_learning_rate"] == rate == record["identity"]["train.min_learning_rate"]
+    assert train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, min_learning_rate=rate), tmp_path, resume=True, progress=False) == record

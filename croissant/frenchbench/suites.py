@@ -163,7 +163,7 @@ def _person(kind: str, r: random.Random) -> Iterator[list[Pair]]:
 SUBJECTS_EN = [tuple(s.split(":")) for s in """judge:judges worker:workers teacher:teachers minister:ministers president:presidents doctor:doctors lawyer:lawyers
 neighbour:neighbours father:fathers mother:mothers sister:sisters king:kings queen:queens soldier:soldiers boy:boys girl:girls child:children man:men woman:women
 student:students manager:managers farmer:farmers friend:friends citizen:citizens buyer:buyers owner:owners writer:writers driver:drivers artist:artists""".split()]
-ACTIONS_EN = [tuple(s.strip().split(":")) for s in """is:are:here | has:have:the right | does:do:the work | goes:go:to London | signs:sign:the contract | reads:read:the report | writes:write:a letter
+ACTIONS_EN = [tuple(s.strip().split(":")) for s in """is:are:here | has:have:the right | does:do:the work | goes:go:to London | signs:sign:the contract | writes:write:a letter
 knows:know:the law | wants:want:an answer | takes:take:the train | gives:give:an example | makes:make:a decision | finds:find:the answer | needs:need:a copy | pays:pay:the bill | works:work:here
 sleeps:sleep:well | speaks:speak:of the law | waits:wait:for the answer | accepts:accept:the decision | refuses:refuse:the offer | comes:come:tomorrow | leaves:leave:tomorrow
 asks:ask:a question | sees:see:the danger | opens:open:the door | follows:follow:the rules | sells:sell:the house""".replace("\n", " | ").split(" | ")]
