@@ -9,7 +9,6 @@ import yaml
 
 from croissant import fmti
 from croissant.claims import verify_claims
-from croissant.params import root
 from croissant.provenance import load_table, modules_reached
 
 ROOT = Path(__file__).resolve().parents[1]
