@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
-STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers", "ladder", "foretell", "ladder_held_out"]   # the same; --retrain restores them, --studies makes them again
+STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers", "ladder", "foretell", "ladder_held_out", "ablations", "compare_schedules"]   # the same; --retrain restores them, --studies makes them again
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
 
