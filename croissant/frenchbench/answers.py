@@ -280,6 +280,16 @@ def perplexities(
     return found
 
 # %% ../../nbs/65_frenchbench.answers.ipynb #translation
+def _plain_scores(metric: Any) -> Any:
+    "A metric of `sacrebleu` whose scores are Python numbers: its mean over draws fails where some give NumPy's and others, in which nothing is right, plain zeros."
+    compute = metric._compute_score_from_stats
+    def plain(stats: Any) -> Any:
+        score = compute(stats)
+        score.score = float(score.score)
+        return score
+    metric._compute_score_from_stats = plain
+    return metric
+
 def translation_metrics(
     answers: Sequence[str], # (n,) translations
     references: Sequence[Sequence[str]], # (n,) the references of each, equally many for all
@@ -293,7 +303,7 @@ def translation_metrics(
     except ImportError: raise BadInput("translation scores need the package sacrebleu, which is not installed; install it (`pip install sacrebleu`)") from None
     columns, found = [list(column) for column in zip(*references)], {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
-        score = metric.corpus_score(list(answers), columns, n_bootstrap=max(1, resamples))
+        score = _plain_scores(metric).corpus_score(list(answers), columns, n_bootstrap=max(1, resamples))
         interval = (float(score._mean - score._ci), float(score._mean + score._ci)) if resamples > 1 else None       # sacrebleu keeps them for its own print-out
         signature = "|".join(part for part in str(metric.get_signature()).split("|") if not part.startswith(("bs:", "seed:")))    # the value has no part in the draws
         found[name] = measured(score.score, "points of 100", n=len(answers), interval=interval) | {"signature": signature}
