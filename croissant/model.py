@@ -413,9 +413,12 @@ PRESETS: dict[str, ModelConfig] = {
     "s": ModelConfig(32000, 1536, 4128, 12, 12),
     "base": ModelConfig(32000, 2048, 5504, 24, 16),
     "toy": _lab(2, 64, 176, 1, vocab=512, positions=256),
+    "lab-100k": _lab(2, 16, 44, 1),
+    "lab-200k": _lab(2, 32, 88, 1),
     "lab-600k": _lab(2, 64, 176, 1),
     "lab-1400k": _lab(2, 128, 352, 2),
     "lab-1m": _lab(4, 128, 352, 2),
+    "lab-2m": _lab(2, 192, 512, 3),
     "lab-3m": _lab(4, 192, 512, 3),
     "lab-6m": _lab(6, 256, 688, 4),
 }
