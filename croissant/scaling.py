@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOY_SIZES', 'TAKES', 'TOY_LAWS', 'Design', 'Columns', 'LOWEST', 'HIGHEST', 'LEVEL', 'MILLION', 'RATIO_MIXES',
-           'VERDICTS', 'Measurement', 'read_measurements', 'language_share', 'toy_fraction', 'toy_rows', 'Law',
-           'fit_power_law', 'mixes_of', 'fit_joint_law', 'compare_laws', 'effective_parameters', 'capacity_gain',
+           'NEEDED', 'VERDICTS', 'Measurement', 'read_measurements', 'language_share', 'toy_fraction', 'toy_rows',
+           'Law', 'fit_power_law', 'mixes_of', 'fit_joint_law', 'compare_laws', 'effective_parameters', 'capacity_gain',
            'capacity_at_equal_text', 'predict_held_out', 'held_out_verdict', 'coverage_study', 'fit_size_tokens',
            'compute_optimal', 'overtraining', 'equal_ratio_verdict']
 
@@ -343,24 +343,24 @@ def capacity_at_equal_text(
     (tokens, tokens_alone), = sorted(pairs)[-1:]
     alone, mixed = [m for m in alone if m.tokens == tokens_alone], [m for m in found if (m.mix, m.tokens) == (mix, tokens)]
     law, random = fit_power_law([m.parameters for m in alone], [m.bits_per_byte for m in alone], draws=draws, seed=seed), np.random.Generator(np.random.Philox(seed + 1))
-    again = {name: law.draws(name) for name in law.names}
-    rows_out, logs = [], []
-    for n, size in sorted({(m.parameters, m.size) for m in mixed}):
+    law.draws("alpha")   # refuses a law that nothing is left over to judge
+    sizes = sorted({(m.parameters, m.size) for m in mixed})
+    logs = np.empty((len(sizes), 1 + draws))   # of the fraction: first by the law itself, then in its repetitions
+    for i, (n, _) in enumerate(sizes):
         losses = [m.bits_per_byte for m in mixed if m.parameters == n]
-        noisy = np.mean(losses) * (1 + random.permutation(law.noise) / len(losses)**.5)
-        with np.errstate(divide="ignore"):
-            point, drawn = (np.log((A / np.maximum(0, y - E))**(1 / alpha) * MILLION / n) for y, alpha, E, A in ((np.mean(losses), *law.constants), (noisy, again["alpha"], again["E"], again["A"])))
-        rows_out.append({"size": size, "parameters": n, "log": float(point), "drawn": drawn}); logs.append(drawn)
-    rows_out.append({"size": "all", "parameters": "", "log": float(np.mean([r["log"] for r in rows_out])), "drawn": np.mean(logs, 0)})
-    said = []
-    for r in rows_out:
-        low, _, high = _interval(r["drawn"], level)
-        if not math.isfinite(high + r["log"]): raise BadInput(f"{language}, {r['size']}: {mix} is as good as the floor of the language alone, so no number of parameters matches it; add smaller sizes")
-        said.append({"size": r["size"], "parameters": r["parameters"], "share": share, "tokens": tokens, "tokens_alone": tokens_alone, "fraction": math.exp(r["log"]), "low": math.exp(low), "high": math.exp(high)})
+        y = np.mean(losses) * np.concatenate([[1], 1 + random.permutation(law.noise) / len(losses)**.5])
+        alpha, E, A = np.vstack([law.constants, law.drawn]).T
+        with np.errstate(divide="ignore"): logs[i] = np.log((A / np.maximum(0, y - E))**(1 / alpha) * MILLION / n)
+    said: list[dict[str, Any]] = []
+    for (count, size), log in zip([*sizes, ("", "all")], [*logs, logs.mean(0)]):
+        low, _, high = _interval(log[1:], level)
+        if not math.isfinite(log[0] + high): raise BadInput(f"{language}, {size}: {mix} is as good as the floor of the language alone, so no number of parameters matches it; add smaller sizes")
+        said.append({"size": size, "parameters": count, "share": share, "tokens": tokens, "tokens_alone": tokens_alone, "fraction": math.exp(log[0]), "low": math.exp(low), "high": math.exp(high)})
     return said
 
 # %% ../nbs/50_scaling.ipynb #held-out
 RATIO_MIXES = ("equal", "frplus", "enplus") # Of the paper (section 3.3)
+NEEDED = 2 # Of them must be held
 
 def predict_held_out(
     rows: Iterable[Mapping[str, Any]], # A table of runs that read the same number of tokens
@@ -386,7 +386,7 @@ def held_out_verdict(
     predictions: Sequence[Mapping[str, Any]], # Of `predict_held_out`
     rows: Iterable[Mapping[str, Any]], # With the runs of that size
     mixes: Sequence[str] = RATIO_MIXES, # That count
-    needed: int = 2, # Mixtures that must be held, in all languages
+    needed: int = NEEDED, # Mixtures that must be held, in all languages
 ) -> dict[str, Any]: # `verdict` (`held` or `missed`), `held` (mixtures), `rows` (each run with its interval)
     "Was the size foretold? A counted mixture without a prediction or a run raises `BadInput`."
     runs, compared = read_measurements(rows), []
