@@ -8,7 +8,7 @@ import pytest
 from croissant.model import PRESETS, count_parameters
 from croissant.params import BadInput, load_params, root
 from croissant.provenance import load_json, load_table, modules_reached, save_table
-from croissant.scaling import held_out_verdict, language_share, predict_held_out, read_measurements, toy_rows
+from croissant.scaling import NEEDED, RATIO_MIXES, TAKES, capacity_at_equal_text, compare_laws, held_out_verdict, language_share, predict_held_out, read_measurements, toy_rows
 from croissant.stage import main, run_stage
 
 LADDER, FORETELL, SCALING = (f"nbs/stages/{name}.ipynb" for name in ("32_ladder", "33_foretell", "34_scaling"))
@@ -85,7 +85,8 @@ def test_impossible_settings_are_named(wrong, named):
 
 
 def test_the_held_out_size_is_trained_as_the_ladder_is():
-    own = ("sizes", "seeds", "extra")
+    own = ("sizes", "seeds", "extra", "learning_rates")
+    assert [size for size, _ in PARAMS["ladder"]["learning_rates"]] == PARAMS["ladder"]["sizes"]   # each its own rate; that of the one size of ladder_held_out is learning_rate
     assert {k: v for k, v in PARAMS["ladder"].items() if k not in own} == {k: v for k, v in PARAMS["ladder_held_out"].items() if k not in own}
     assert PARAMS["ladder_held_out"]["sizes"] == [PARAMS["foretell"]["size"]] and not PARAMS["ladder_held_out"]["extra"]
     n = [count_parameters(PRESETS[s])["non_embedding"] for s in [*PARAMS["ladder"]["sizes"], *PARAMS["ladder_held_out"]["sizes"]]]
@@ -98,9 +99,9 @@ def test_a_change_of_a_law_trains_nothing_again():
 
 
 # ---- laws
-def study(folder, foretold=None, spoil=1.):
+def study(folder, foretold=None, spoil=1., takes="capacity"):
     "Tables of a study with a known truth, in the form of the ladder's; what was foretold may be given, and the largest size spoilt."
-    rows = [r | {"diverged": 0} for r in toy_rows(5, tokens=(1_500_000, 3_000_000, TOKENS), sizes=SIZES) if r["mix"] == "equal" or r["tokens"] == TOKENS]
+    rows = [r | {"diverged": 0} for r in toy_rows(5, tokens=(1_500_000, 3_000_000, TOKENS, 2 * TOKENS), sizes=SIZES, takes=takes) if r["mix"] == "equal" or r["tokens"] == TOKENS]
     rows += [r | {"domain": "legal", "bits_per_byte": 1.5 * r["bits_per_byte"]} for r in rows]                # which no law of the whole may read
     gone = [r | {"seed": 9, "bits_per_byte": "", "diverged": 1} for r in rows if (r["size"], r["seed"]) == ("un", 0)]
     save_table([r for r in rows if r["size"] != LARGEST] + gone, folder/"ladder.csv", digits=10)
@@ -128,11 +129,21 @@ def spoilt(made, tmp_path_factory):
     return study(tmp_path_factory.mktemp("spoilt"), made/"foretold.csv", 1.1)
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    "A study in which a second language takes text and no capacity."
+    folder = study(tmp_path_factory.mktemp("texts"), takes="text")
+    for name in FIGURES: drawn(name, folder)
+    return folder
+
+
 def test_what_is_foretold_comes_from_smaller_sizes_only(made):
     rows = [r for r in load_table(made/"ladder.csv") if not r["diverged"] and r["tokens"] == TOKENS]
     want = predict_held_out(rows[::-1], SIZES[LARGEST], draws=SMOKE["foretell"]["draws"])
-    found, record = load_table(made/"foretold.csv"), load_json(made/"foretell.json")["metrics"]
-    assert [(r["language"], r["mix"], r["parameters"], r["level"]) for r in found] == [(r["language"], r["mix"], r["parameters"], r["level"]) for r in want] and len(found) == 8
+    every, record = load_table(made/"foretold.csv"), load_json(made/"foretell.json")["metrics"]
+    found = [r for r in every if r["counts"]]
+    assert [(r["language"], r["mix"], r["parameters"], r["level"]) for r in found] == [(r["language"], r["mix"], r["parameters"], r["level"]) for r in want] and len(found) == 8 and len(every) == 16
+    assert record["needed"] | {"unit": ""} == {"unit": "", "value": NEEDED, "n": 3, "mixtures": list(RATIO_MIXES)} and record["freedom.fr"]["n"] == len(rows) * 4 // 10 // 2
     for r, w in zip(found, want):
         assert [r[k] for k in ("low", "median", "high")] == pytest.approx([w[k] for k in ("low", "median", "high")], abs=2e-6)
         assert record[f"foretold.{r['language']}.{r['mix']}"]["prediction"] == [r["low"], r["high"]]
@@ -141,33 +152,54 @@ def test_what_is_foretold_comes_from_smaller_sizes_only(made):
 
 def test_the_promise_is_judged_on_the_size_that_was_held_out(made, spoilt):
     for folder, verdict in ((made, 1), (spoilt, 0)):
-        judged = held_out_verdict(load_table(folder/"foretold.csv"), load_table(folder/"ladder_held_out.csv"))
-        record, rows = load_json(folder/"scaling.json")["metrics"], load_table(folder/"scaling_held_out.csv")
+        judged = held_out_verdict([r for r in load_table(folder/"foretold.csv") if r["counts"]], load_table(folder/"ladder_held_out.csv"))
+        record, rows = load_json(folder/"scaling.json")["metrics"], [r for r in load_table(folder/"scaling_held_out.csv") if r["counts"]]
         assert record["held_out.verdict"]["value"] == verdict == (judged["verdict"] == "held") and record["held_out.mixtures"]["value"] == len(judged["held"])
         assert [r["inside"] for r in rows] == [r["inside"] for r in judged["rows"]] and record["held_out.inside"] | {"unit": ""} == {"unit": "", "n": 8, "value": sum(r["inside"] for r in rows)}
 
 
+@pytest.mark.parametrize("truth", TAKES)
+def test_the_law_that_is_true_makes_the_promise(truth, made, texts):
+    folder = {"capacity": made, "text": texts}[truth]
+    small = [r for r in load_table(folder/"ladder.csv") if not r["diverged"] and r["tokens"] == TOKENS]
+    record, misses = load_json(folder/"foretell.json")["metrics"], compare_laws(small)
+    assert {r["takes"] for r in load_table(folder/"foretold.csv") if r["counts"]} == {truth} == {next(iter(misses))} and record[f"misses.{truth}"]["counts"]
+    for takes, m in misses.items(): assert record[f"misses.{takes}"]["value"] == pytest.approx(m, rel=1e-4)
+    assert load_json(folder/"scaling.json")["metrics"]["held_out.mixtures"]["takes"] == truth
+    assert ("as if a second language took text" in load_json(folder/"fig_scaling_laws.json")["caption"]) == (truth == "text")
+
+
 def test_capacity_needs_the_runs_on_one_language(made):
     rows, record = load_table(made/"scaling_capacity.csv"), load_json(made/"scaling.json")["metrics"]
-    at = {(r["one_language_alone"], r["reference"], r["language"], r["mix"]): r for r in rows}
-    assert not any(arms == "without" and reference == "alone" for arms, reference, _, _ in at) and record["identified.fr"]["value"] == record["identified.en"]["value"] == 0
+    at = {(r["by"], r["language"], r["mix"]): r["fraction"] for r in rows if r["by"].startswith("heights")}
+    assert record["identified.fr"]["value"] == record["identified.en"]["value"] == 0 and record["law_of_capacity.fr"]["value"] == record["law_of_capacity.en"]["value"] == 1
     for p, other in (("fr", "frplus"), ("en", "enplus")):
-        assert at["with", "alone", p, f"{p}only"]["fraction"] == 1
-        alone, equal = (at["with", "alone", p, mix]["fraction"] for mix in (other, "equal"))
-        assert at["without", "equal", p, other]["fraction"] == pytest.approx(alone / equal, rel=.02)              # what stays known agrees with what was known
-        assert record[f"fraction.{p}.equal"]["value"] == pytest.approx(equal) and record[f"ratio.{p}.{other}"]["value"] == pytest.approx(at["without", "equal", p, other]["fraction"])
-        assert record[f"gain.{p}"]["interval"][0] < record[f"gain.{p}"]["value"] < record[f"gain.{p}"]["interval"][1]
+        assert at["heights", p, f"{p}only"] == 1
+        assert at["heights, beside equal", p, other] == pytest.approx(at["heights", p, other] / at["heights", p, "equal"], rel=.02)    # what stays known agrees with what was known
     text = (made/"scaling.ipynb").read_text(encoding="utf-8")
     assert "refused: fr: no run on this language alone" in text and "refused: en:" in text
+
+
+def test_capacity_at_equal_text_is_what_the_table_says(made, texts):
+    for folder in (made, texts):
+        every = [r for name in ("ladder", "ladder_held_out") for r in load_table(folder/f"{name}.csv") if not r["diverged"]]
+        record, rows = load_json(folder/"scaling.json")["metrics"], load_table(folder/"scaling_capacity.csv")
+        for p in ("fr", "en"):
+            want = capacity_at_equal_text(every, p, level=.95, draws=SMOKE["scaling"]["draws"])
+            found = [r for r in rows if (r["language"], r["by"]) == (p, "equal text")]
+            assert [r["size"] for r in found] == [r["size"] for r in want] and [r["fraction"] for r in found] == pytest.approx([r["fraction"] for r in want], abs=1e-5)
+            assert record[f"equal_text.{p}.all"]["value"] == pytest.approx(want[-1]["fraction"], abs=1e-5) and all(r["tokens"] == 2 * r["tokens_alone"] for r in found)
+    low, high = record["equal_text.fr.all"]["interval"]
+    assert low < 1.02 and high > .98 and record["equal_tokens.fr.all"]["interval"][1] < low                         # of text alone nothing but text is taken
 
 
 def test_tables_of_the_laws_are_whole(made):
     runs, record = load_table(made/"scaling_runs.csv"), load_json(made/"scaling.json")["metrics"]
     assert len(runs) == 2 * 4 * 10 and all(r["share"] == language_share(r["mix"], r["language"]) > 0 and r["held_out"] == (r["size"] == LARGEST) for r in runs)
     for r in runs: assert r["above_percent"] == pytest.approx(100 * (r["bits_per_byte"] / r["law"] - 1), abs=1e-3)
-    constants = {(r["law"], r["language"], r["constant"]): r for r in load_table(made/"scaling_laws.csv")}
-    assert {law for law, _, _ in constants} == {"smaller sizes", "all sizes", "size and tokens"} and all(r["low"] <= r["value"] <= r["high"] for r in constants.values())
-    assert constants["all sizes", "fr", "alpha"]["low"] < .3 < constants["all sizes", "fr", "alpha"]["high"]     # the truth of the toy study
+    constants = {(r["law"], r["takes"], r["language"], r["constant"]): r for r in load_table(made/"scaling_laws.csv")}
+    assert {found[:2] for found in constants} == {(law, takes) for law in ("smaller sizes", "all sizes") for takes in TAKES} | {("size and tokens", "")}
+    assert constants["all sizes", "capacity", "fr", "alpha"]["low"] < .3 < constants["all sizes", "capacity", "fr", "alpha"]["high"]     # the truth of the toy study
     for line in load_table(made/"scaling_curves.csv"): assert line["low"] < line["law"] < line["high"]
     joint = [r for r in load_table(made/"scaling_ratio.csv") if r["counts"] and r["parameters"] == "all"]
     assert {r["other"] for r in joint} == {"frplus", "enplus"} and record["joint.verdict"]["value"] == (1 if all(r["high"] < 0 for r in joint) else -1 if any(r["low"] > 0 for r in joint) else 0)
@@ -205,16 +237,8 @@ def test_a_figure_says_what_it_draws(made, name):
     card = load_json(made/f"{name}.json")
     assert len(card["inputs"]) >= 3 and not re.search(r"\bnan\b|\binf\b|[{}]", card["caption"] + card["alt"]) and all((made/f"{name}.{kind}").stat().st_size > 10_000 for kind in ("svg", "png"))
     assert load_table(made/"fig_scaling_laws.csv") == load_table(made/"scaling_runs.csv")
-    known = [r for r in load_table(made/"fig_capacity_ratio.csv") if r["panel"] == "identified"]
-    assert [(r["language"], r["mix"], r["fraction"]) for r in known] == [(r["language"], r["mix"], r["fraction"]) for r in load_table(made/"scaling_capacity.csv") if r["reference"] == "alone"]
-
-
-def test_beliefs_without_the_arms_differ_only_by_a_factor(made):
-    rows = [r for r in load_table(made/"fig_capacity_ratio.csv") if r["panel"] == "only ratios"]
-    for p in ("fr", "en"):
-        per_belief = [{r["mix"]: r["fraction"] for r in rows if (r["language"], r["belief"]) == (p, belief)} for belief in sorted({r["belief"] for r in rows if r["language"] == p})]
-        assert len(per_belief) == 4 and max(per_belief[-1].values()) == pytest.approx(1, abs=1e-5)
-        for found in per_belief: assert [found[mix] / found["equal"] for mix in found] == pytest.approx([per_belief[0][mix] / per_belief[0]["equal"] for mix in per_belief[0]], rel=1e-4)
+    drawn_, known = load_table(made/"fig_capacity_ratio.csv"), load_table(made/"scaling_capacity.csv")
+    assert {(r["language"], r["by"], r["size"], r["fraction"]) for r in drawn_} == {(r["language"], r["by"], r["size"], r["fraction"]) for r in known if r["by"].startswith("equal")}
 
 
 def test_the_caption_tells_a_promise_that_was_broken(made, spoilt):
@@ -225,9 +249,9 @@ def test_the_caption_tells_a_promise_that_was_broken(made, spoilt):
 
 @pytest.mark.parametrize("interval, said", [([.9, .99], "above"), ([.5, .6], "below"), ([.7, .9], "not told apart from")])
 def test_the_caption_compares_with_the_paper_s_bound_by_the_interval(made, tmp_path, interval, said):
-    for name in ("scaling.json", "scaling_capacity.csv"): shutil.copy(made/name, tmp_path)
+    for name in ("scaling.json", "scaling_capacity.csv", "scaling_gaps.csv"): shutil.copy(made/name, tmp_path)
     record = load_json(tmp_path/"scaling.json")
-    record["metrics"]["fraction.fr.equal"]["interval"] = interval
+    record["metrics"]["equal_text.fr.all"]["interval"] = interval
     (tmp_path/"scaling.json").write_text(json.dumps(record))
     drawn(FIGURES[1], tmp_path)
-    assert f"which is {said} the" in load_json(tmp_path/f"{FIGURES[1]}.json")["caption"]
+    assert f"French at equal text is {said} the" in load_json(tmp_path/f"{FIGURES[1]}.json")["caption"]

@@ -11,8 +11,8 @@ from scipy.stats import binom, t
 
 from croissant.mixture import mixtures
 from croissant.params import BadInput
-from croissant.scaling import (HIGHEST, LEVEL, LOWEST, TOY_LAWS, TOY_SIZES, VERDICTS, Law, _noise, capacity_gain, compute_optimal, coverage_study, effective_parameters,
-                               equal_ratio_verdict, fit_joint_law, fit_power_law, fit_size_tokens, held_out_verdict, language_share, overtraining, predict_held_out,
+from croissant.scaling import (HIGHEST, LEVEL, LOWEST, TAKES, TOY_LAWS, TOY_SIZES, VERDICTS, Law, _noise, capacity_at_equal_text, capacity_gain, compare_laws, compute_optimal, coverage_study,
+                               effective_parameters, equal_ratio_verdict, fit_joint_law, fit_power_law, fit_size_tokens, held_out_verdict, language_share, overtraining, predict_held_out,
                                read_measurements, toy_fraction, toy_rows)
 
 LARGEST = max(TOY_SIZES.values())
@@ -90,6 +90,44 @@ def test_joint_law_recovered(clean, language):
     for r in effective_parameters(law, language): assert r["fraction"] == pytest.approx(toy_fraction(r["share"], true["gain"]), abs=2e-3)
     found = effective_parameters(law, language)
     assert capacity_gain([r["share"] for r in found], [r["fraction"] for r in found]) == pytest.approx(true["gain"], abs=5e-3)
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+def test_a_law_of_text_recovered(language):
+    rows = toy_rows(noise=0., takes="text")
+    true, law = TOY_LAWS[language], fit_joint_law(rows, language, takes="text", draws=20)
+    lack = lambda p: true["B"] * ((6 * p)**-true["beta"] - 6**-true["beta"])
+    assert [law["alpha"], law["E"], law["A"]] == pytest.approx([true["alpha"], true["E"] + true["B"] * 6**-true["beta"], true["A"]], abs=5e-3)
+    assert [law[mix] for mix in law.names[3:]] == pytest.approx([lack(.25), lack(.5), lack(.75)], abs=2e-3) and law.names[4] == "equal"
+    with pytest.raises(BadInput, match="takes text, and gives every mixture the same parameters"): effective_parameters(law, language)
+
+
+@pytest.mark.parametrize("truth", TAKES)
+def test_the_true_law_misses_less(truth):
+    for seed in range(5): assert next(iter(compare_laws(toy_rows(seed, takes=truth)))) == truth
+
+
+def test_capacity_at_equal_text_without_noise():
+    "Text alone is taken: equal at twice the tokens is French alone, to the last digit. Capacity alone is: at equal tokens the share is that of the law."
+    rows = {truth: toy_rows(noise=0., tokens=(6_000_000, 12_000_000), takes=truth) for truth in TAKES}
+    rows = {truth: [r for r in found if r["mix"] == "equal" or r["tokens"] == 6_000_000] for truth, found in rows.items()}
+    assert [r["fraction"] for r in capacity_at_equal_text(rows["text"], "fr", draws=20)] == pytest.approx([1] * 6, abs=2e-3)
+    assert [r["fraction"] for r in capacity_at_equal_text(rows["capacity"], "fr", equal="tokens", draws=20)] == pytest.approx([toy_fraction(.5, TOY_LAWS["fr"]["gain"])] * 6, abs=2e-3)
+    assert {(r["tokens"], r["tokens_alone"]) for r in capacity_at_equal_text(rows["text"], "fr", draws=20)} == {(12_000_000, 6_000_000)}
+
+
+def test_capacity_at_equal_text_holds_nine_in_ten():
+    held = []
+    for seed in range(60):
+        rows = [r for r in toy_rows(seed, tokens=(6_000_000, 12_000_000), takes="text") if r["mix"] == "equal" or r["tokens"] == 6_000_000]
+        held.append(next(r["low"] < 1 < r["high"] for r in capacity_at_equal_text(rows, "fr", draws=150, seed=seed) if r["size"] == "all"))
+    assert sum(held) >= binom.ppf(.005, len(held), LEVEL)
+
+
+def test_an_exponent_at_its_lower_end_gives_no_parameters(clean):
+    "Losses that hardly fall with the size: the law of capacity can only shrug."
+    flat = [r | {"bits_per_byte": 2 - .1 * language_share(r["mix"], r["language"]) + 1e-4 * (r["parameters"] < 200_000)} for r in clean]
+    with pytest.raises(BadInput, match="size buys nothing"): effective_parameters(fit_joint_law(flat, "fr", draws=20), "fr")
 
 
 def test_size_and_tokens_recovered():
@@ -298,7 +336,8 @@ def test_rows_of_other_kinds(rows):
     (lambda r: fit_joint_law(r, "fr", domain="legal"), "no row of language 'fr' and domain 'legal'; known: en all, fr all"), (lambda r: fit_joint_law(r + toy_rows(tokens=(9,)), "fr"), "9, 6000000 tokens in one law"),
     (lambda r: fit_size_tokens(r, "equal", "fr"), "5 sizes and 1 numbers of tokens"), (lambda r: predict_held_out(r, 5), "no row with fewer than 5 parameters"),
     (lambda r: equal_ratio_verdict(r + toy_rows(tokens=(9,))), "9, 6000000 tokens"), (lambda r: capacity_gain([0., 1.], [0., 1.]), "at least one mixture of both languages"),
-    (lambda r: capacity_gain([.5], [.7, .1]), "1 shares and 2 fractions"), (lambda r: predict_held_out([], 5), "no row with fewer")])
+    (lambda r: fit_joint_law(r, "fr", takes="words"), "takes is 'words'"), (lambda r: toy_rows(takes="words"), "takes is 'words'"), (lambda r: capacity_at_equal_text(r, "fr"), "add runs of equal that are 2 times as long"),
+    (lambda r: capacity_at_equal_text(r, "fr", equal="time"), "choose text or tokens"), (lambda r: capacity_gain([.5], [.7, .1]), "1 shares and 2 fractions"), (lambda r: predict_held_out([], 5), "no row with fewer")])
 def test_impossible_questions(rows, ask, message):
     with pytest.raises(BadInput, match=message): ask(rows)
 
