@@ -117,6 +117,7 @@ def alt_words(
 def study_words(
     record: Mapping[str, Mapping[str, Any]], # Metrics of a study
     rows: Sequence[Mapping[str, Any]], # What is drawn of it, as `difference_rows` gives it
+    together: str = "on languages hold together for all arms (Holm's correction), and so do those on domains", # Which verdicts are corrected together; a picture of several studies says it for each
 ) -> str: # Sentences for a caption
     "How a study was made, and how its picture is to be read."
     value = lambda key: record[key]["value"]
@@ -124,5 +125,5 @@ def study_words(
     blank, uniform = _listed([f"{f['random_weights']:.2f} bits per byte in {LANGUAGES[p]}" for p, f in floors.items()]), next(iter(floors.values()))["uniform_bytes"]
     seeds, most = sum(key.startswith("seed_") for key in rows[0]), max(r["documents"] for r in rows)
     return (f"A model of {value('parameters') / 1e6:.2f} million parameters after {value('tokens') / 1e3:,.0f} thousand tokens, {seeds} seeds an arm; runs of one seed begin with the same weights, and are compared seed by seed and document by document. "
-            "Large marks are means, small lines seeds, bands 95 % intervals that hold what other documents and other seeds would change. The verdicts on languages hold together for all arms (Holm's correction), and so do those on domains. "
-            f"At most {most} documents of the validation split a row, of long ones the beginning. Floors: the untrained network needs {blank}, a byte that nobody predicts {uniform:g} bits.")
+            "Large marks are means, small lines seeds, bands 95 % intervals that hold what other documents and other seeds would change. "
+            f"The verdicts {together}. At most {most} documents of the validation split a row, of long ones the beginning. Floors: the untrained network needs {blank}, a byte that nobody predicts {uniform:g} bits.")

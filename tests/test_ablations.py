@@ -3,12 +3,15 @@ import json
 import math
 import re
 import shutil
+import statistics
 
+import numpy as np
 import pytest
 
+from croissant.frenchbench.arms import HeldOut, above_reference, study_verdicts
 from croissant.frenchbench.metrics import holm
 from croissant.mixture import paper_shares
-from croissant.params import load_params
+from croissant.params import BadInput, load_params, root
 from croissant.provenance import load_json, load_table
 from croissant.slices import in_parts
 from croissant.stage import main, run_stage
@@ -82,6 +85,59 @@ def test_verdicts_hold_together(study):
     assert len({m["verdict"] for m in judged.values()}) > 1     # a verdict that is always the same would say nothing
 
 
+def test_what_seeds_leave_to_chance_is_shared_by_those_who_read(study):
+    "From the table: an arm that reads nothing of a language by its own seeds and the base's, all others of the study together."
+    name, rows, record = study
+    for of in {arm.partition(".")[0] for arm in arms_of(name)} - {"base"}:
+        arms = {arm: seeds for arm, seeds in arms_of(name).items() if arm == "base" or arm.startswith(f"{of}.")}
+        seeds = min(arms.values(), key=len)
+        for kind in KINDS[name]:
+            part = kind.partition("_")[0]
+            reads = {arm: sum(m["value"] for key, m in record.items() if key.startswith(f"share.{arm}.") and key.rpartition(".")[2].partition("_")[0] == part) > 0 for arm in arms}
+            assert reads["base"]
+            for arm in set(arms) - {"base"}:
+                team = [a for a in arms if reads[a]] if reads[arm] else ["base", arm]
+                y = np.array([[rows[a, k, kind]["bits_per_byte"] for k in seeds] for a in team])
+                left, m = y - y.mean(1, keepdims=True) - y.mean(0) + y.mean(), record[f"above_base.{arm}.{kind}"]
+                assert m["freedom"] == (len(team) - 1) * (len(seeds) - 1) and m["seed_error"] == pytest.approx(math.sqrt((left**2).sum() / m["freedom"] * 2 / len(seeds)), abs=3e-6)
+    unread = {key.rpartition(".")[0] + f".{p}" for key in record if key.startswith("above_base.") for p in ("code", "parallel") if key == f"above_base.{p}.none.{p}"}
+    assert len(unread) == (2 if name == "ablations" else 0) and all(record[key]["freedom"] == 1 for key in unread)
+
+
+def runs(**seeds):
+    "Arm -> bits of each seed, as losses of four documents of a thousand bytes."
+    return {arm: np.array([[math.log(2) * 1000 * y] * 4 for y in found]) for arm, found in seeds.items()}
+
+
+def test_a_restless_arm_keeps_its_noise_to_itself():
+    "By hand: the steady arm differs from the base by .01, .02 and .03, the restless one by 1, 2 and 3; a mean of three such has the error sd / √3."
+    nats = runs(base=(2, 2.1, 2.2), steady=(2.01, 2.12, 2.23), restless=(3, 4.1, 5.2))
+    apart, pooled = (above_reference(nats, [1000] * 4, "base", unsteady=u) for u in (["restless"], []))
+    assert {arm: (m["seed_error"], m["freedom"]) for arm, m in apart.items()} == {"steady": (pytest.approx(.01 / math.sqrt(3)), 2), "restless": (pytest.approx(1 / math.sqrt(3)), 2)}
+    assert pooled["steady"]["seed_error"] == pooled["restless"]["seed_error"] > 10 * apart["steady"]["seed_error"] and pooled["steady"]["freedom"] == 4
+    half = {arm: (m["interval"][1] - m["interval"][0]) / 2 for arm, m in apart.items()}
+    assert half == pytest.approx({"steady": 4.303 * .01 / math.sqrt(3), "restless": 4.303 / math.sqrt(3)}, rel=.1)     # Student's t with two degrees of freedom; all documents are alike
+    assert list(apart) == list(pooled) == ["steady", "restless"]
+
+
+def test_of_an_unsteady_base_nobody_shares_the_noise():
+    nats = runs(base=(2, 3, 4.5), one=(2.3, 2.1, 2.2), two=(2.1, 2.4, 2.2))
+    found = above_reference(nats, [1000] * 4, "base", unsteady=["base"])
+    for arm, m in found.items(): assert m["freedom"] == 2 and m["seed_error"] == pytest.approx(statistics.stdev(m["seeds"]) / math.sqrt(3))
+    with pytest.raises(BadInput, match="unsteady: no arm horoscopes"): above_reference(nats, [1000] * 4, "base", unsteady=["horoscopes"])
+
+
+def test_a_language_that_is_not_read_is_unread_in_all_its_domains():
+    records = [{"id": str(i), "source": "s"} for i in range(12)]
+    held = HeldOut(records, ["x" * 1000] * 12, {"fr": [0, 1, 2, 3], "code": [4, 5, 6, 7], "code_rust": [8, 9, 10, 11]})
+    one = runs(base=(2, 2.1, 2.2), **{"s.more": (2.01, 2.12, 2.23), "s.none": (3, 4.1, 5.2)})
+    nats = {(arm, k): np.tile(x[k], 3) for arm, x in one.items() for k in range(3)}
+    found = study_verdicts(nats, held, "s", [0, 1, 2], unread={"s.none": ["code"], "s.lost": ["fr"]})
+    assert {key.split(".", 2)[2]: m["freedom"] for key, m in found.items()} == {"more.fr": 4, "none.fr": 4, "more.code": 2, "none.code": 2, "more.code_rust": 2, "none.code_rust": 2}
+    assert found["above_base.s.more.code_rust"]["seed_error"] < .1 < found["above_base.s.more.fr"]["seed_error"]
+    with pytest.raises(BadInput, match="no language fr_rest"): study_verdicts(nats, held, "s", [0, 1, 2], unread={"s.none": ["fr_rest"]})
+
+
 @pytest.mark.parametrize("params", [SMOKE, PARAMS], ids=["smoke", "real"])
 @pytest.mark.parametrize("study, moved", [("parallel", {"parallel"}), ("code", {"code"})])
 def test_only_the_part_in_question_moves(params, study, moved):
@@ -121,6 +177,11 @@ def test_tokenizers_are_compared_at_equal_bytes(made):
     size = {name: {p: record[f"share.{arm}.{p}"]["value"] * record[f"bytes_per_token.{name}.{p}"]["value"] for p in parts} for name, arm in (("even", "base"), ("skewed", "tokenizer.skewed"))}
     for p in parts: assert size["skewed"][p] / sum(size["skewed"].values()) == pytest.approx(size["even"][p] / sum(size["even"].values()), rel=1e-3)
     assert record["bytes_per_token.skewed.fr_rest"]["value"] < record["bytes_per_token.even.fr_rest"]["value"]
+    caption = load_json(made/"fig_ablation_tokenizer.json")["caption"]
+    for p, words in {"fr": "tokens in French", "en": "in English"}.items():     # of the base's text, in the proportions in which it reads it
+        mine = {q: record[f"share.base.{q}"]["value"] for q in parts if q.partition("_")[0] == p}
+        more = sum(w * record[f"bytes_per_token.even.{q}"]["value"] / record[f"bytes_per_token.skewed.{q}"]["value"] for q, w in mine.items()) / sum(mine.values()) - 1
+        assert f"{100 * more:+.2g} % {words}" in caption and len(mine) == (2 if p == "fr" else 1)
 
 
 def test_batches_read_as_many_tokens_at_the_rate_they_say(made):
@@ -142,6 +203,27 @@ def test_a_tail_reads_what_it_says_and_the_spread_arm_as_much(made):
     assert len({tuple(x) for x in ends.values()}) == 3
     m = record["above_spread.schedules.wsd_tail.fr"]
     assert m["value"] == pytest.approx(mean(ends["wsd_tail"]) - mean(ends["wsd_spread"]), abs=3e-6) and m["verdict"] in ("better", "worse", "no difference seen")
+    family = {p: record[f"above_spread.schedules.wsd_tail.{p}"] for p in ("fr", "en", "code", "parallel")}
+    assert {p: m["p_holm"] for p, m in family.items()} == pytest.approx(holm({p: m["p"] for p, m in family.items()}), abs=1e-5)     # a family of its own, as the caption says
+    caption = load_json(made/"fig_compare_schedules.json")["caption"]
+    assert "families are the schedules on languages; the schedules on domains; the batches on languages; the descent on the best text against as much of its text, spread out. " in caption and "hold together for all arms" not in caption
+
+
+def test_a_spread_arm_that_diverged_costs_its_own_question_alone(made, tmp_path):
+    "The notebook with one run that is said to diverge, in the other precision, in which the untrained model is scored, too."
+    nb, start = (root()/STAGES["compare_schedules"]).read_text(), "    try: ended[arm, k] = train("
+    assert nb.count(start) == 1
+    (tmp_path/"stage.ipynb").write_text(nb.replace(start, "    try:\\n        if (arm, k) == ('schedules.wsd_spread', 1): raise Diverged('step 1: loss nan')\\n        ended[arm, k] = train("))
+    both = {arm: SMOKE["compare_schedules"]["schedules"][arm] for arm in ("wsd_tail", "wsd_spread")}
+    run_stage(tmp_path/"stage.ipynb", tmp_path/"out.ipynb", {"tables": str(tmp_path), "metrics": str(tmp_path), "schedules": both, "batch_sizes": [8], "batch_rates": ["same"], "dtype": "bfloat16"}, log=False)
+    record, rows = load_json(tmp_path/"compare_schedules.json")["metrics"], load_table(tmp_path/"compare_schedules.csv")
+    assert record["diverged.schedules.wsd_spread"]["value"] == 1 and not [key for key in record if key.startswith(("above_spread.", "above_base.schedules.wsd_spread.", "bpb.schedules.wsd_spread."))]
+    assert {r["bits_per_byte"] == "" for r in rows if (r["arm"], r["seed"]) == ("wsd_spread", 1)} == {True} and record["above_base.schedules.wsd_tail.fr"]["verdict"]
+    blank = {r["domain"] + r["language"]: r["random_weights"] for r in load_table(made/"compare_schedules.csv")}
+    for r in rows: assert r["random_weights"] == pytest.approx(blank[r["domain"] + r["language"]], rel=.01) != blank[r["domain"] + r["language"]]
+    run_stage("nbs/figures/fig_compare_schedules.ipynb", tmp_path/"fig.ipynb", {"metrics": str(tmp_path), "figures": str(tmp_path), "tables": str(tmp_path)}, log=False)
+    caption = load_json(tmp_path/"fig_compare_schedules.json")["caption"]
+    assert "families are the schedules on languages; the schedules on domains; the batches on languages. " in caption and "Does it matter when it is read?" not in caption
 
 
 @pytest.mark.parametrize("name, fewer", [("ablations", {"studies": {"curated": SMOKE["ablations"]["studies"]["curated"]}, "tokenizers": {"even": .5}}),
@@ -161,7 +243,7 @@ def test_a_stopped_study_goes_on_to_the_same_table(name, fewer, made, tmp_path):
 
 
 @pytest.mark.parametrize("name, wrong, named", [("ablations", {"studies": {"curated": {"half": {"fr_archived": 1.}}}}, "fr_archived"), ("ablations", {"base": "horoscopes"}, "no mixture 'horoscopes'"), ("ablations", {"studies": {"code": {}}}, "no arm in code"),
-                                                ("ablations", {"seeds": [3]}, "seeds"), ("ablations", {"learning_rate": 1e6}, "diverge"), ("compare_schedules", {"batch_seeds": [7, 8]}, "batch_seeds"),
+                                                ("ablations", {"seeds": [3]}, "seeds"), ("ablations", {"learning_rate": 1e6}, "diverge"), ("ablations", {"tokenizers": {"even": 1., "skewed": 0.}, "base": "fronly", "vocab_size": 2000}, "skewed needs more than three times the 8 steps"), ("compare_schedules", {"batch_seeds": [7, 8]}, "batch_seeds"),
                                                 ("compare_schedules", {"schedules": {"wsd": {"schedule": "wsd"}}}, "tail_mixture")])
 def test_impossible_settings_are_named(name, wrong, named, tmp_path, capsys):
     words = [x for k, v in wrong.items() for x in ("-p", k, json.dumps(v))]

@@ -7,7 +7,7 @@ __all__ = ['VERDICTS', 'seed_noise', 'above_reference', 'judged', 'HeldOut', 'he
 
 # %% ../../nbs/63_frenchbench.arms.ipynb #imports
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,25 +39,29 @@ def above_reference(
     groups: Sequence[str]|None = None, # (D,) documents of one name are parts of one text and are drawn together
     resamples: int = 10_000, # Draws
     seed: int = 0, # Of the draws
-) -> dict[str, dict[str, Any]]: # Arm -> a metric in bits per byte, with `seeds` and `p`; below 0 is better than the reference
-    "How far each arm lies above the reference; arms of different shapes or an absent reference raise `BadInput`."
+    unsteady: Collection[str] = (), # Arms that have read nothing of the kind of text that is scored: the noise of their seeds is their own
+) -> dict[str, dict[str, Any]]: # Arm -> a metric in bits per byte, with `seeds`, `seed_error`, `freedom` and `p`; below 0 is better than the reference
+    "How far each arm lies above the reference; arms of different shapes or that do not exist raise `BadInput`."
     bits, b = {a: np.asarray(x, dtype=float) / math.log(2) for a, x in nats.items()}, np.asarray(sizes, dtype=float)
     if reference not in bits: raise BadInput(f"reference {reference!r}: no such arm; choose one of {', '.join(bits)}")
+    if odd := sorted(set(unsteady) - set(bits)): raise BadInput(f"unsteady: no arm {', '.join(odd)}; choose among {', '.join(bits)}")
     shapes = {x.shape for x in bits.values()}
     if len(shapes) > 1 or any(len(s) != 2 or s[1] != len(b) for s in shapes): raise BadInput(f"arms of shapes {', '.join(map(str, sorted(shapes)))} for {len(b)} documents; score every arm with the same seeds on the same documents")
-    error, df = seed_noise(np.array([x.sum(1) / b.sum() for x in bits.values()]))
     random, where = np.random.Generator(np.random.Philox(seed)), clusters(groups, len(b))
     size = np.bincount(where, b)
     drawn = random.multinomial(len(size), np.full(len(size), 1 / len(size)), size=resamples).astype(float)
-    chance, found = error * random.standard_t(df, resamples), {}
-    for arm, x in bits.items():
-        if arm == reference: continue
-        gap = x - bits[reference]
-        cloud = drawn @ np.bincount(where, gap.mean(0)) / (drawn @ size) + chance
-        far = min(int((cloud <= 0).sum()), int((cloud >= 0).sum()))
-        found[arm] = measured(float(gap.mean(0).sum() / b.sum()), "bits per byte above the reference, mean of the seeds", n=len(b), interval=np.quantile(cloud, (.025, .975)).tolist()) \
-            | {"seeds": (gap.sum(1) / b.sum()).tolist(), "p": min(1., 2 * (1 + far) / (1 + resamples))}
-    return found
+    alone, found = [a for a in bits if a != reference and {a, reference} & set(unsteady)], {}   # of an unsteady reference, nobody shares the noise
+    for team in ([a for a in bits if a not in alone], *([reference, a] for a in alone)):
+        if len(team) < 2: continue
+        error, df = seed_noise(np.array([bits[a].sum(1) / b.sum() for a in team]))
+        chance = error * random.standard_t(df, resamples)
+        for arm in (a for a in team if a != reference):
+            gap = bits[arm] - bits[reference]
+            cloud = drawn @ np.bincount(where, gap.mean(0)) / (drawn @ size) + chance
+            far = min(int((cloud <= 0).sum()), int((cloud >= 0).sum()))
+            found[arm] = measured(float(gap.mean(0).sum() / b.sum()), "bits per byte above the reference, mean of the seeds", n=len(b), interval=np.quantile(cloud, (.025, .975)).tolist()) \
+                | {"seeds": (gap.sum(1) / b.sum()).tolist(), "seed_error": error, "freedom": df, "p": min(1., 2 * (1 + far) / (1 + resamples))}
+    return {arm: found[arm] for arm in bits if arm != reference}
 
 # %% ../../nbs/63_frenchbench.arms.ipynb #verdict
 VERDICTS = ("better", "worse", "no difference seen")
@@ -113,12 +117,15 @@ def study_verdicts(
     seeds: Sequence[int], # Of the runs that are compared
     seed: int = 0, # Of the draws
     base: str = "base", # The arm that they are compared with
+    unread: Mapping[str, Collection[str]] = {}, # Arm -> languages of which it reads nothing, such as `code`
 ) -> dict[str, dict[str, Any]]: # `above_base.STUDY.ARM.KIND` -> a metric with its verdict
-    "Compare the arms of a study with the base, on every language and domain; a base without one of the seeds raises `BadInput`."
+    "Compare the arms of a study with the base, on every language and domain; a base without one of the seeds, or a language that does not exist, raises `BadInput`."
+    if odd := sorted({p for found in unread.values() for p in found} - set(PARTS)): raise BadInput(f"unread: no language {', '.join(odd)}; choose among {', '.join(PARTS)}")
     names = dict.fromkeys(a for a, _ in nats if a == base or a.startswith(f"{study}."))
     arms = [a for a in names if all((a, k) in nats for k in seeds)]
     if base not in arms: raise BadInput(f"study {study}: {base} has no result with every seed of {list(seeds)}, as if a run had diverged, so there is nothing to compare with; lower the learning rate")
+    unsteady = {kind: [a for a in arms if kind.partition("_")[0] in unread.get(a, ())] for kind in held.kinds}
     gaps = {f"above_base.{arm}.{kind}": m for kind, places in held.kinds.items() if len(arms) > 1
-            for arm, m in above_reference({a: np.array([nats[a, k][places] for k in seeds]) for a in arms}, held.sizes[places], base, held.groups(kind), seed=seed).items()}
+            for arm, m in above_reference({a: np.array([nats[a, k][places] for k in seeds]) for a in arms}, held.sizes[places], base, held.groups(kind), seed=seed, unsteady=unsteady[kind]).items()}
     families = [{name: m for name, m in gaps.items() if (name.rpartition(".")[2] in PARTS) == languages} for languages in (True, False)]
     return {name: m for family in families for name, m in judged(family).items()}
