@@ -64,7 +64,7 @@ def rows_of(made, **which):
 
 def test_every_checkpoint_answers_everything(made):
     rows, tasks = rows_of(made), [*SETS, "mean_three", *SMOKE["suites"]]
-    assert list(rows[0]) == ["step", "tokens", "quantity", "language", "task", "value", "low", "high", "n", "chance", "floor", "floor_name"]
+    assert list(rows[0]) == ["step", "tokens", "quantity", "language", "task", "value", "low", "high", "n", "chance", "floor", "floor_name", "p_holm", "beyond_floor"]
     expected = {("accuracy", t) for t in tasks} | {(q, way) for q in ("chrf", "bleu") for way in ("en_to_fr", "fr_to_en")} | {("bits_per_byte", "validation"), ("loss", "validation"), ("rolling_nll", SMOKE["rolling_category"])}
     for step in (0, 4, 8, 12):
         mine = rows_of(made, step=step)
@@ -130,8 +130,47 @@ def test_the_record_is_the_last_checkpoint(made):
     for (quantity, task, p), line in lines.items():
         m, end = record[f"{quantity}.{task}.{p}"], line[-1]
         assert (m["value"], m["n"], m["floors"]["untrained"]) == (pytest.approx(end["value"], abs=1e-4), end["n"], pytest.approx(line[0]["value"], abs=1e-4)) and m["floors"][end["floor_name"].replace(" ", "_")] == pytest.approx(end["floor"], abs=1e-4)
-        beyond = [r["tokens"] for r in line if not (r["low"] > r["floor"] if quantity in ("accuracy", "chrf", "bleu") else r["high"] < r["floor"])]
-        assert m.get("beyond_floor_since", "never") == next((r["tokens"] for r in line if r["tokens"] > max(beyond, default=-1)), "never")
+        failed = [r["tokens"] for r in line if not r["beyond_floor"]]
+        assert m.get("beyond_floor_since", "never") == next((r["tokens"] for r in line if r["tokens"] > max(failed, default=-1)), "never") and m["p_holm"] == end["p_holm"]
+    assert record["suites"]["value"] == len(SMOKE["suites"]) and record["suites_in_all"]["value"] == sum(not s.extra for s in SUITES.values()) > len(SMOKE["suites"])
+    assert record["level"]["n"] == 4 + 2 + len(SETS) + 1 + len(SMOKE["suites"]) + 4    # bits, rolling, pairs, their mean, suites, translations
+
+
+def judged(monkeypatch):
+    "Crafted credits and prices, the same at every step but the first, on twenty couples of siblings; what each case shows is its key's comment."
+    def score_suites(model, tokenizer, suites, trigram=None, out=None):
+        couples = {"fr_determiner": ([(1, 1)] * 2 + [(1, 0)] * 18, [(1, 0)] * 8 + [(0, 0)] * 12),                                  # better than a trigram below chance, and about chance itself
+                   "en_determiner": ([(1, 0)] * 6 + [(1, 1)] * 4 + [(1, 0)] * 6 + [(1, 1)] * 4, [(1, 1)] * 10 + [(0, 0)] * 10),     # clear of the trigram's value, not of its noise
+                   "fr_negation": ([(1, 1)] * 7 + [(1, 0)] * 13, [(1, 0)] * 20),                                                    # clear of it, if it were the only question
+                   "fr_elision": ([(1, 1)] * 20, [(1, 0)] * 20)}                                                                    # learnt
+        assert all(items[k].group == items[k + 1].group for items in suites.values() for k in range(0, 40, 2))
+        fresh = out and out.parent.name == "step-0"
+        return {"model": {n: np.ravel([(1, 0)] * 20 if fresh else couples[n][0]).astype(float) for n in suites}, "trigram": {n: np.ravel(couples[n][1]).astype(float) for n in suites}}
+    def prices(model, tokenizer, texts, context):
+        bits = np.array([len(t.encode()) * (1 + 4 * (k % 2)) for k, t in enumerate(texts)])          # documents differ much more than scorers
+        return bits * np.log(2) * (1 if isinstance(model, Trigram) else .97), None
+    monkeypatch.setattr("croissant.frenchbench.runner.score_suites", score_suites)
+    monkeypatch.setattr("croissant.frenchbench.scoring.bits_per_byte", prices)
+
+
+def test_beyond_the_floor_is_judged_question_by_question(asked, monkeypatch, tmp_path):
+    judged(monkeypatch)
+    run_here(STAGE, asked | {"suites": ["fr_determiner", "en_determiner", "fr_negation", "fr_elision"], "items": 40, "documents": 12, "tables": str(tmp_path), "metrics": str(tmp_path)})
+    record, end = load_json(tmp_path/"evaluate_checkpoints.json")["metrics"], {r["task"]: r for r in rows_of(tmp_path, step=12, quantity="accuracy")}
+    for name in ("fr_determiner", "en_determiner", "fr_negation"):
+        assert end[name]["low"] > end[name]["floor"] and not end[name]["beyond_floor"] and "beyond_floor_since" not in record[f"accuracy.{name}.{name[:2]}"]
+    assert end["fr_determiner"]["p_holm"] < .05 and end["fr_determiner"]["floor"] < end["fr_determiner"]["low"] < end["fr_determiner"]["chance"] < end["fr_determiner"]["value"]
+    assert end["en_determiner"]["p_holm"] > .5 and .0157 < end["fr_negation"]["p_holm"]
+    assert record["accuracy.fr_elision.fr"]["beyond_floor_since"] == 4 * 512 and not rows_of(tmp_path, step=0, task="fr_elision")[0]["beyond_floor"]
+    for p in ("fr", "en"):   # the interval is full of other documents, but each one is cheaper
+        r, = rows_of(tmp_path, step=12, quantity="bits_per_byte", language=p)
+        assert r["low"] < r["floor"] < r["high"] < r["chance"] and r["beyond_floor"] and record[f"bits_per_byte.validation.{p}"]["beyond_floor_since"] == 0
+        assert rows_of(tmp_path, step=12, quantity="loss", language=p)[0]["p_holm"] == r["p_holm"] < .05
+    run_here("nbs/figures/fig_capabilities.ipynb", {"data": str(tmp_path), "metrics": str(tmp_path), "figures": str(tmp_path), "tables": str(tmp_path/"tables")})
+    before, _, after = load_json(tmp_path/"fig_capabilities.json")["caption"].partition("Not beyond it")
+    assert f"4 of {record['suites_in_all']['value']} suites of the lab, chosen in sight of results" in before and "questions with 2 answers" in before and "fig_lab_suites" in before
+    assert "le, la or l’ (French) since 2 thousand tokens" in before and "p below 0.05" in before and f"over the {record['level']['n']} comparisons" in before
+    assert all(f"{name} {end[task]['value']:.2f}" in after for task, name in (("fr_determiner", "noun behind its determiner (French)"), ("en_determiner", "noun behind its determiner (English)"), ("fr_negation", "negation (French)")))
 
 
 def test_a_stopped_stage_continues_with_what_was_answered(made, asked, tmp_path, capsys):
@@ -145,11 +184,12 @@ def test_a_stopped_stage_continues_with_what_was_answered(made, asked, tmp_path,
     run_here(STAGE, asked | {"out": str(tmp_path/"work"), "tables": str(tmp_path), "metrics": str(tmp_path)})
     mine, theirs = (load_table(p/"evaluate_checkpoints_translations.csv") for p in (tmp_path, made))
     assert [b["translation"] for a, b in zip(theirs, mine) if a != b] == ["Le chat dort."] and not (tmp_path/"work").exists()
-    changed = [(a["step"], a["task"]) for a, b in zip(rows_of(made), rows_of(tmp_path)) if a != b]
+    plain = lambda r: {k: v for k, v in r.items() if k not in ("p_holm", "beyond_floor")}    # corrected over all that a checkpoint is asked
+    changed = [(a["step"], a["task"]) for a, b in zip(rows_of(made), rows_of(tmp_path)) if plain(a) != plain(b)]
     assert set(changed) <= {(12, "en_to_fr")} and changed
 
 
-@pytest.mark.parametrize("wrong, named", [({"items": 6}, "items 6"), ({"suites": ["fr_accord"]}, "fr_accord"), ({"suites": ["fr_next"]}, "no corpus"), ({"rolling_category": "poésie"}, "poésie"),
+@pytest.mark.parametrize("wrong, named", [({"items": 6}, "items 6"), ({"suites": ["fr_accord"]}, "fr_accord"), ({"suites": ["fr_grammar_checker"]}, "fr_grammar_checker; choose"), ({"suites": ["fr_next"]}, "no corpus"), ({"rolling_category": "poésie"}, "poésie"),
                                           ({"translation_words": 40}, "0 pairs"), ({"shards": ""}, "not the tokens"), ({"checkpoints": "nulle/part"}, "no folder step-<N>")])
 def test_impossible_settings_are_named(asked, wrong, named, tmp_path):
     if wrong == {"shards": ""}:   # a run on other tokens than the toy's
@@ -187,7 +227,7 @@ def test_the_figures_read_the_table(made, tmp_path):
     run_stage("nbs/figures/fig_capabilities.ipynb", tmp_path/"out.ipynb", {"data": str(made), "metrics": str(made), "figures": str(tmp_path), "tables": str(tmp_path)}, log=False)
     card, points, rows = load_json(tmp_path/"fig_capabilities.json"), load_table(tmp_path/"fig_capabilities.csv"), rows_of(made)
     assert [{k: v for k, v in r.items() if k != "panel"} for r in points] == [r for r in rows if r["quantity"] in ("accuracy", "chrf", "bleu") and r["task"] not in ("number", "gender", "person")]
-    assert "nan" not in card["caption"] and "4 checkpoints" in card["caption"]
+    assert "nan" not in card["caption"] and "4 checkpoints" in card["caption"] and f"{len(SMOKE['suites'])} of {sum(not s.extra for s in SUITES.values())} suites of the lab, chosen" in card["caption"]
     for r in points:
         if r["step"] == 12: assert f"to {r['value']:.2f}, floor {r['floor']:.2f}" in card["alt"]
     shutil.copytree(made, tmp_path/"curves")
@@ -200,4 +240,4 @@ def test_the_figures_read_the_table(made, tmp_path):
             mine = [r for r in rows if (r["quantity"], r["language"]) == (quantity, p)]
             assert [(r["tokens"], r["value"], r["floor"]) for r in points if r["series"] == series] == [(r["tokens"], r["value"], r["floor"]) for r in mine] and f"{name} {mine[-1]['value']:.3f} [{mine[-1]['low']:.3f}" in caption
     curve, blocks = load_table(tmp_path/"curves/training_curve.csv"), [r for r in points if r["series"] == "training loss"]
-    assert blocks[0]["value"] == pytest.approx(curve[0]["loss"], abs=1e-4) and blocks[-1]["tokens"] <= curve[-1]["tokens"] and "nan" not in caption
+    assert blocks[0]["value"] == pytest.approx(curve[0]["loss"], abs=1e-4) and blocks[-1]["tokens"] <= curve[-1]["tokens"] and "nan" not in caption and f"longer openings of {SMOKE['rolling_category']} text" in caption

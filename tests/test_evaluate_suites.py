@@ -3,11 +3,15 @@ import json
 
 import pytest
 
+from croissant.checkpoint import save_model
 from croissant.frenchbench.lexical import SUITES, Materials
 from croissant.frenchbench.runner import lab_suites, suite_credits
+from croissant.model import toy_model
+from croissant.packing import Shards, toy_shards
 from croissant.params import load_params
 from croissant.provenance import load_json, load_table, save_table
 from croissant.stage import main, run_stage
+from croissant.tokenizer import toy_tokenizer
 
 STAGE, FIGURE = "nbs/stages/52_evaluate_suites.ipynb", "nbs/figures/fig_lab_suites.ipynb"
 SMOKE = load_params("evaluate_suites", "params.smoke.yaml")
@@ -87,3 +91,11 @@ def test_the_figure_counts_as_the_record_does(made, tmp_path):
 def test_impossible_settings_are_named(wrong, named, tmp_path, capsys):
     words = [x for k, v in wrong.items() for x in ("-p", k, str(v))]
     assert main([STAGE, str(tmp_path/"out.ipynb"), "-q", *words]) == 2 and named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made_with, named", [({"train.tail_mixture": "fr=1"}, "54_evaluate_checkpoints"), ({"train.sampling": "without_replacement"}, "train.sampling")])
+def test_text_that_the_trigram_would_not_count_is_refused(made_with, named, tmp_path, capsys):
+    run = {"train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint} | made_with
+    model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=20*8*64, run=run)
+    assert main([STAGE, str(tmp_path/"out.ipynb"), "-q", "-p", "checkpoint", str(model), "-p", "out_reports", str(tmp_path/"reports")]) == 2
+    assert named in capsys.readouterr().err and not (tmp_path/"reports").exists()

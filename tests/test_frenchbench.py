@@ -284,7 +284,7 @@ def test_floors_on_the_toy_corpus():
 
 
 @pytest.mark.parametrize("given, made, named", [({"train_steps": "21"}, {}, "tokens_seen = 10240, not 10752"), ({"train_seed": "7"}, {}, "train.seed = 911, not 7"), ({"train_mixture": "equal"}, {}, "train.mixture"),
-    ({"train_batch_size": "4"}, {}, "train.batch_size"), ({}, {"train.sampling": "without_replacement"}, "train.sampling"), ({}, {"train_shards": "other"}, "train_shards"), ({}, {"tokens_seen": 64}, "tokens_seen = 64")])
+    ({"train_batch_size": "4"}, {}, "train.batch_size"), ({}, {"train.sampling": "without_replacement"}, "train.sampling"), ({}, {"train.tail_mixture": "fr=1"}, "train.tail_mixture = 'fr=1'"), ({}, {"train_shards": "other"}, "train_shards"), ({}, {"tokens_seen": 64}, "tokens_seen = 64")])
 def test_the_stage_refuses_settings_of_another_run(given, made, named, tmp_path, capsys):
     run = {"train.max_steps": 20, "train.batch_size": 8, "train.seq_len": 64, "train.mixture": "paper", "train.seed": 911, "train_shards": Shards(toy_shards(), "train").fingerprint} | made
     model = save_model(toy_model(toy_tokenizer().vocab_size), toy_tokenizer(), tmp_path/"m", step=20, tokens_seen=run.pop("tokens_seen", 20*8*64), run=run)

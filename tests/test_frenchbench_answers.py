@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croissant.frenchbench.answers import (RULES, SCORES, answer_metrics, answer_scores, calibration_error, choice_floors, choice_metrics, choice_scores, exact,
+from croissant.frenchbench.answers import (RULES, SCORES, answer_metrics, answer_scores, calibration_error, choice_floors, choice_metrics, choice_scores, compare_translations, exact,
                                            f1, french_words, harness_golds, is_included, median_of_means, normalise, perplexities, reliability, rouge1,
                                            translation_metrics)
 from croissant.frenchbench.metrics import wilson
@@ -321,7 +321,38 @@ def test_translation_equals_the_harness():
     assert translation_metrics(answers, two)["ter"]["value"] == 0 and ours == translation_metrics(answers, [[r] for r in references])
 
 
+@pytest.mark.parametrize("groups", [None, ["a", "a", "", "b", "b"]])
+def test_translations_are_compared_by_exchanging_sentences(groups):
+    "Every exchange is scored by sacrebleu from the sentences themselves."
+    references = ["Le chat dort près de l'église.", "Il faisait très chaud à Paris.", "Les forêts brûlent en été.", "Elle a vendu sa maison.", "Nous partons demain matin."]
+    ours = ["Le chat dort près de l'école.", "Il faisait froid à Paris.", "Les forêts brûlent en été.", "Elle vend sa maison.", "Nous partons hier matin."]
+    theirs = ["Le chien dort.", "Il faisait très chaud à Lyon.", "Les forêts brûlent en été.", "Elle a acheté un jardin.", "Vous partez demain."]
+    golds, members = [[r] for r in references], [[0, 1], [2], [3, 4]] if groups else [[k] for k in range(5)]
+    gaps = {"bleu": [], "chrf": []}
+    for moved in itertools.product((0, 1), repeat=len(members)):
+        sides = [list(ours), list(theirs)]
+        for k in (k for m, some in zip(moved, members) if m for k in some): sides[0][k], sides[1][k] = sides[1][k], sides[0][k]
+        one, two = (translation_metrics(x, golds, resamples=0) for x in sides)
+        for name in gaps: gaps[name].append(one[name]["value"] - two[name]["value"])
+    found = compare_translations(ours, theirs, golds, groups)
+    for name, all_gaps in gaps.items():
+        assert found[name]["difference"] == all_gaps[0] and found[name]["n"] == 5
+        assert found[name]["p"] == pytest.approx(np.mean(np.abs(all_gaps) >= abs(all_gaps[0]) - 1e-9)) and compare_translations(theirs, ours, golds, groups)[name]["p"] == found[name]["p"]
+
+
+def test_a_drawn_exchange_is_no_smaller_than_its_number_allows():
+    references = [[f"Le chat numéro {k} dort."] for k in range(20)]
+    clear = compare_translations([r[0] for r in references], ["zzz"] * 20, references, flips=99)
+    assert clear["bleu"]["p"] == clear["chrf"]["p"] == .01 and clear["bleu"]["difference"] == pytest.approx(100)
+    same = compare_translations(["zzz"] * 20, ["zzz"] * 20, references)
+    assert same["bleu"] == {"difference": 0, "p": 1, "n": 20}
+    one = compare_translations(["zzz"] * 19 + ["Le chat numéro 19 dort."], ["zzz"] * 20, references)
+    assert one["chrf"]["difference"] > 0 and one["chrf"]["p"] == 1    # a single sentence is ahead of its exchange by as much
+
+
 def test_translation_refuses(monkeypatch):
+    for bad, said in (((["a"], ["b", "c"], [["d"]]), "2 translations for 1"), ((["a"], ["b"], [["c"]], ["d", "e"]), "2 names for 1")):
+        with pytest.raises(BadInput, match=said): compare_translations(*bad)
     for bad, said in ((([], []), "0 translations"), ((["a"], []), "1 translations for 0"), ((["a"], ["b"]), "item 0: 'b'"), ((["a", "b"], [["c"], ["d", "e"]]), "item 1")):
         with pytest.raises(BadInput, match=said): translation_metrics(*bad)
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu.metrics", None)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'ARTICLES', 'SCORES', 'french_words', 'normalise', 'exact', 'f1', 'is_included', 'rouge1', 'median_of_means',
            'harness_golds', 'answer_scores', 'answer_metrics', 'choice_scores', 'reliability', 'calibration_error',
-           'choice_floors', 'choice_metrics', 'perplexities', 'translation_metrics']
+           'choice_floors', 'choice_metrics', 'perplexities', 'translation_metrics', 'compare_translations']
 
 # %% ../../nbs/65_frenchbench.answers.ipynb #imports
 import ast, math, re, string, unicodedata
@@ -307,4 +307,31 @@ def translation_metrics(
         interval = (float(score._mean - score._ci), float(score._mean + score._ci)) if resamples > 1 else None       # sacrebleu keeps them for its own print-out
         signature = "|".join(part for part in str(metric.get_signature()).split("|") if not part.startswith(("bs:", "seed:")))    # the value has no part in the draws
         found[name] = measured(score.score, "points of 100", n=len(answers), interval=interval) | {"signature": signature}
+    return found
+
+# %% ../../nbs/65_frenchbench.answers.ipynb #compare
+def compare_translations(
+    ours: Sequence[str], # (n,) translations
+    theirs: Sequence[str], # (n,) another system's, of the same sentences in the same order
+    references: Sequence[Sequence[str]], # (n,) the references of each, equally many for all
+    groups: Sequence[str]|None = None, # (n,) sentences of one name are exchanged together; "" stands alone
+    flips: int = 2_000, # Patterns of exchanges; all of them if there are no more
+    seed: int = 0, # Of the patterns
+) -> dict[str, dict[str, Any]]: # `bleu`, `chrf`: `difference` in points of 100, two-sided `p`, `n`
+    "Permutation test of equal corpus scores; what `translation_metrics` refuses, and a group too many or too few, raises `BadInput`."
+    first, second = (translation_metrics(x, references, resamples=0) for x in (ours, theirs))
+    from sacrebleu.metrics import BLEU, CHRF
+    where, columns = clusters(groups, len(ours)), [list(column) for column in zip(*references)]
+    apart = np.unique(where[np.array([a != b for a, b in zip(ours, theirs)])])    # to exchange equals changes nothing
+    every = 2**len(apart) <= flips
+    signs = np.arange(2**len(apart))[:, None] >> np.arange(len(apart)) & 1 if every else np.random.Generator(np.random.Philox(seed)).integers(2, size=(flips, len(apart)))
+    found = {}
+    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+        a, b = (np.array(metric._extract_corpus_statistics(list(x), columns)) for x in (ours, theirs))
+        moved = signs @ np.stack([(b - a)[where == g].sum(0) for g in apart]) if len(apart) else np.zeros((1, a.shape[1]), dtype=int)
+        one, two = ([metric._compute_score_from_stats(counts.tolist()).score for counts in side] for side in (a.sum(0) + moved, b.sum(0) - moved))
+        gaps = abs(np.array(one, dtype=float) - np.array(two, dtype=float))
+        difference = first[name]["value"] - second[name]["value"]
+        least = int((gaps >= abs(difference) - 1e-9).sum())
+        found[name] = {"difference": difference, "p": least / len(moved) if every else (1 + least) / (1 + len(moved)), "n": len(ours)}
     return found
