@@ -153,7 +153,7 @@ def test_impossible_settings_are_named(wrong, named, tmp_path, capsys):
 
 def test_the_study_has_the_settings_of_the_released_model():
     train = load_params("train")
-    same = ("preset", "batch_size", "seq_len", "dtype", "mixture", "threads")
+    same = ("seq_len", "dtype", "mixture", "threads")
     assert {k: PARAMS[k] for k in same} == {k: train[k] for k in same}
     assert train["optimizer"] in PARAMS["learning_rates"] and train["learning_rate"] in PARAMS["learning_rates"][train["optimizer"]] and train["schedule"] == "cosine"
 

@@ -164,7 +164,7 @@ def test_the_law_that_is_true_makes_the_promise(truth, made, texts):
     small = [r for r in load_table(folder/"ladder.csv") if not r["diverged"] and r["tokens"] == TOKENS]
     record, misses = load_json(folder/"foretell.json")["metrics"], compare_laws(small)
     assert {r["takes"] for r in load_table(folder/"foretold.csv") if r["counts"]} == {truth} == {next(iter(misses))} and record[f"misses.{truth}"]["counts"]
-    for takes, m in misses.items(): assert record[f"misses.{takes}"]["value"] == pytest.approx(m, rel=1e-4)
+    for takes, m in misses.items(): assert record[f"misses.{takes}"]["value"] == pytest.approx(m, abs=1e-6)
     assert load_json(folder/"scaling.json")["metrics"]["held_out.mixtures"]["takes"] == truth
     assert ("as if a second language took text" in load_json(folder/"fig_scaling_laws.json")["caption"]) == (truth == "text")
 
@@ -211,12 +211,12 @@ def test_equal_compute_and_the_paper_s_are_spoken_of_with_their_distance(made):
     for flops in SMOKE["scaling"]["compute"]:
         means = {s: sum(r["bits_per_byte"] for r in rows if (r["flops"], r["size"]) == (flops, s)) / 2 for s in SMOKE["scaling"]["sizes"]}
         assert record[f"best_at.{flops:.1e}"]["size"] == min(means, key=means.get)
-    assert all(r["times_longest"] == pytest.approx(r["tokens"] / TOKENS, rel=1e-3) for r in rows)
+    assert all(r["times_longest"] == pytest.approx(r["tokens"] / TOKENS / 2, rel=1e-3) for r in rows)
     assert record["beyond.parameters"]["value"] > 2 and record["beyond.tokens"]["value"] > 5 and "powers of ten beyond" in record["overtraining.fr"]["statement"]
     spent = {(r["language"], r["compute"], r["quantity"]): r for r in load_table(made/"scaling_optimum.csv")}
     for key, r in spent.items():
         if key[2] == "parameters": assert 6 * r["value"] * spent[(*key[:2], "tokens")]["value"] == pytest.approx(r["flops"], rel=1e-4)
-    assert spent["fr", "laboratory", "tokens"]["flops"] == 6 * SIZES[LARGEST] * TOKENS
+    assert spent["fr", "laboratory", "tokens"]["flops"] == max(6 * SIZES[LARGEST] * TOKENS, 6 * SIZES["quatre"] * 2 * TOKENS)
 
 
 @pytest.mark.parametrize("keep, named", [(["un"], "1 sizes"), (["un", "deux"], "2 sizes"), (list(SIZES), "must not be known"), ([], "no number of")])
