@@ -10,7 +10,7 @@ setup:            ## create the locked environment (.venv, or the active one)
 repro:            ## fetch, verify, build the corpus, restore the released model, re-evaluate, redraw every figure, verify every claim
 	@$(RUN) python tools/repro.py
 test:             ## every test and every notebook, offline once installed
-	@$(RUN) python -m pytest -q --cov --cov-report=term --cov-fail-under=90 tests
+	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=90 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report
 	@$(RUN) python tools/repro.py --retrain
 studies:          ## the same for the studies: ladder of sizes and mixtures, data choices, vocabularies, optimisers, schedules

@@ -9,6 +9,7 @@ settings.register_profile("croissant", deadline=None, derandomize=True)   # a sl
 settings.load_profile("croissant")
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # `make test` runs a file per core; a thread that spins while it waits would take the core from the other
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -291,7 +291,7 @@ def manual_pages(tmp_path, **files):
     return {p: deb(tmp_path/f"{p}.deb", f) for p, f in files.items()}
 
 
-@pytest.mark.parametrize("raw, why", [(b"no gzip", "a damaged page"), (gzip.compress(b"x" * 90)[:-5], "a damaged page"), (gzip.compress(bytes(40_000_000)), "expands to more than 5000000 bytes")])
+@pytest.mark.parametrize("raw, why", [(b"no gzip", "a damaged page"), (gzip.compress(b"x" * 90)[:-5], "a damaged page"), (gzip.compress(bytes(40_000_000)), "expands to more than 5000000 bytes")], ids=["another format", "cut", "bomb"])
 def test_damaged_and_enormous_pages_are_named(tmp_path, raw, why):
     with pytest.raises(ValueError, match=why): man_blocks(raw)
     for package, place in (("manpages_fr", "usr/share/man/fr/man1/four.1.gz"), ("manpages", "usr/share/man/man1/four.1.gz")):
