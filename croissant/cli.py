@@ -283,7 +283,7 @@ def _train_config(file: str) -> tuple[str, Any]:
     path = _input(file)
     if not path.is_file(): raise BadInput(f"{file}: no such parameter file; give the path of a YAML file with a `train` section, such as params.yaml")
     values = dict(load_params("train", path.absolute()))
-    preset = values.pop("preset", "lab-3m")
+    preset = values.pop("preset", "lab-4x192")
     values.pop("keep_from", None)   # of the pipeline's stage: which of the published steps it releases; a run of one's own keeps all
     if not isinstance(preset, str) or preset not in PRESETS: raise BadInput(f"{file}:train: unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     return preset, from_dict(TrainConfig, values, f"{file}:train")

@@ -87,7 +87,7 @@ class DataOrder:
 
 # %% ../nbs/27_order.ipynb #phases
 class TwoOrders:
-    "One order of samples until a step of the run, another from there on."
+    "One order of samples until a step of the run, another from there on, which begins its epoch anew: for windows that are drawn with replacement."
     def __init__(self,
         first: DataOrder, # Until `start`
         then: DataOrder, # From `start` on

@@ -87,6 +87,8 @@ def _check(c: TrainConfig) -> None:
     if c.micro_batch_size and c.batch_size % c.micro_batch_size:
         raise BadInput(f"training: batch_size {c.batch_size} is no multiple of micro_batch_size {c.micro_batch_size}; change one of them")
     if c.tail_mixture and c.schedule != "wsd": raise BadInput(f"training: tail_mixture is {c.tail_mixture!r}, and schedule {c.schedule} has no tail; set schedule to wsd, or tail_mixture to ''")
+    if c.tail_mixture and c.sampling == "without_replacement":
+        raise BadInput("training: with a tail_mixture the tail would begin its epoch again, with windows that were read already; set sampling to with_replacement, or tail_mixture to ''")
     if not 0 < c.decay_share <= 1: raise BadInput(f"training: decay_share is {c.decay_share}; it must be above 0 and at most 1")
     if max(c.beta1, c.beta2) >= 1: raise BadInput(f"training: beta1 {c.beta1} and beta2 {c.beta2} must be below 1")
 

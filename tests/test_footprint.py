@@ -13,7 +13,7 @@ def test_definitions_are_ordered_and_named():
     assert list(found.values()) == sorted(found.values())      # for the paper's model, each definition counts more than the one before
 
 
-@pytest.mark.parametrize("preset", ["base", "xxs", "lab-6m"])
+@pytest.mark.parametrize("preset", ["base", "xxs", "lab-6x256"])
 def test_agrees_with_the_model_up_to_norms(preset):
     config = PRESETS[preset]
     ours, model = training_flops_per_token(config, 128)["matrices_causal_attention"], flops_per_token(config, 128)
@@ -51,9 +51,9 @@ def test_water_follows_energy_and_is_none_by_default():
 def test_other_bad_input():
     with pytest.raises(BadInput, match="precision"): memory(10, "int3")
     with pytest.raises(BadInput, match="peak rate"): utilisation(1e30, 1, 1)
-    with pytest.raises(BadInput, match="positive"): lab_footprint(PRESETS["lab-1m"], 0, 64)
+    with pytest.raises(BadInput, match="positive"): lab_footprint(PRESETS["lab-4x128"], 0, 64)
 
 
 def test_wall_clock_replaces_the_assumed_rate():
-    slow = lab_footprint(PRESETS["lab-1m"], 1e6, 64, seconds=7200, cores=2, watts_per_core=5)
+    slow = lab_footprint(PRESETS["lab-4x128"], 1e6, 64, seconds=7200, cores=2, watts_per_core=5)
     assert slow["time_from"] == "wall clock" and slow["energy"]["kwh"] == pytest.approx(2 * 2 * 5 / 1000)

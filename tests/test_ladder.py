@@ -14,8 +14,8 @@ from croissant.stage import main, run_stage
 LADDER, FORETELL, SCALING = (f"nbs/stages/{name}.ipynb" for name in ("32_ladder", "33_foretell", "34_scaling"))
 FIGURES = ("fig_scaling_laws", "fig_capacity_ratio")
 PARAMS, SMOKE = ({name: load_params(name, f"params{kind}.yaml") for name in ("ladder", "foretell", "ladder_held_out", "scaling", "train")} for kind in ("", ".smoke"))
-SMALL = {"sizes": ["toy", "lab-1m"], "seeds": [2, 1], "mixtures": ["equal", "enonly"], "extra": [["lab-1m", 2]]}
-RUNS = {("toy", "equal", 4, 0), ("toy", "equal", 4, 1), ("toy", "enonly", 4, 0), ("toy", "enonly", 4, 1), ("lab-1m", "equal", 4, 0), ("lab-1m", "enonly", 4, 0), ("lab-1m", "equal", 2, 0)}
+SMALL = {"sizes": ["toy", "lab-4x128"], "seeds": [2, 1], "mixtures": ["equal", "enonly"], "extra": [["lab-4x128", 2]]}
+RUNS = {("toy", "equal", 4, 0), ("toy", "equal", 4, 1), ("toy", "enonly", 4, 0), ("toy", "enonly", 4, 1), ("lab-4x128", "equal", 4, 0), ("lab-4x128", "enonly", 4, 0), ("lab-4x128", "equal", 2, 0)}
 SIZES, TOKENS, LARGEST = {"un": 100_000, "deux": 300_000, "trois": 900_000, "quatre": 2_000_000, "cinq": 4_746_496}, 6_000_000, "cinq"
 
 

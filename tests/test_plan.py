@@ -46,7 +46,7 @@ def edited(tmp_path, old, new, count=1):
 
 # --- exact counts
 
-@pytest.mark.parametrize("config", [*(PRESETS[s] for s in SIZES), replace(PRESETS["toy"], num_attention_heads=4, num_key_value_heads=2), replace(PRESETS["lab-1m"], tie_word_embeddings=True)])
+@pytest.mark.parametrize("config", [*(PRESETS[s] for s in SIZES), replace(PRESETS["toy"], num_attention_heads=4, num_key_value_heads=2), replace(PRESETS["lab-4x128"], tie_word_embeddings=True)])
 def test_parameters_are_those_of_transformers(config):
     from transformers import LlamaConfig, LlamaForCausalLM
     with torch.device("meta"): theirs = LlamaForCausalLM(LlamaConfig(**asdict(config)))
@@ -139,14 +139,14 @@ def test_a_plan_that_does_not_fit_says_so():
 # --- time, energy, checkpoints
 
 def test_time_and_energy_chain():
-    p = plan("lab-1m", nodes=2, gpus_per_node=1, batch_size=64, max_steps=2000, seq_len=256, peak_tflops=100, mfu=.25, watts=300, pue=1.5, co2_g_per_kwh=100, water_l_per_kwh=2, sharding="none")
-    f = training_flops_per_token(PRESETS["lab-1m"], 256)["matrices_attention"]
+    p = plan("lab-4x128", nodes=2, gpus_per_node=1, batch_size=64, max_steps=2000, seq_len=256, peak_tflops=100, mfu=.25, watts=300, pue=1.5, co2_g_per_kwh=100, water_l_per_kwh=2, sharding="none")
+    f = training_flops_per_token(PRESETS["lab-4x128"], 256)["matrices_attention"]
     hours = 2000 * 64 * 256 * f / 25e12 / 3600
     assert p["tokens"] == 2000 * 64 * 256 and p["gpu_hours"] == pytest.approx(hours) and p["days"] == pytest.approx(hours / 48) and p["tokens_per_second_per_gpu"] == pytest.approx(25e12 / f)
     assert p["seconds_per_step"] * 2000 / 3600 == pytest.approx(hours / 2) and p["steps"] == 2000
     e = p["energy"]
     assert e["kwh"] == pytest.approx(hours * .3 * 1.5) and e["kg_co2e"] == pytest.approx(e["kwh"] / 10) and e["litres"] == pytest.approx(2 * e["kwh"]) and e["status"] == "estimated"
-    assert "as stated" in p["assumptions"] and plan("lab-1m", mfu=.5)["gpu_hours"] == pytest.approx(plan("lab-1m", mfu=.25)["gpu_hours"] / 2)
+    assert "as stated" in p["assumptions"] and plan("lab-4x128", mfu=.5)["gpu_hours"] == pytest.approx(plan("lab-4x128", mfu=.25)["gpu_hours"] / 2)
 
 
 def test_the_default_utilisation_is_implied_by_the_record(ours):
@@ -155,7 +155,7 @@ def test_the_default_utilisation_is_implied_by_the_record(ours):
 
 
 def test_a_shape_with_fewer_positions_reads_the_same_tokens(ours):
-    short = plan("lab-3m")
+    short = plan("lab-4x192")
     assert short["tokens"] == ours["tokens"] and short["seq_len"] == 512 and short["steps"] == 4 * ours["steps"]
 
 

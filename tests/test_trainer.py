@@ -437,6 +437,7 @@ def test_a_tail_reads_another_mixture_and_is_counted(tokenizer, tmp_path):
     assert tail["shares"] == {"fr": .625, "en": .375} and plain["shares"] == {"fr": .5, "en": .5}
     assert "train.tail_mixture" not in plain["identity"] and tail["identity"]["train.tail_mixture"] == "fr=1"
     with pytest.raises(BadInput, match="schedule cosine has no tail"): dataclasses.replace(CONFIG, tail_mixture="fr=1")
+    with pytest.raises(BadInput, match="would begin its epoch again"): dataclasses.replace(CONFIG, schedule="wsd", tail_mixture="fr=1", sampling="without_replacement")
 
 
 def test_a_compiled_run_asks_for_its_compiler_first(tokenizer, tmp_path, monkeypatch):
