@@ -485,15 +485,35 @@ def _joint_losses(rows: Iterable[Mapping[str, Any]], domain: str) -> dict[tuple[
     for m in (m for language in ("fr", "en") for m in _select(rows, language, domain)): both.setdefault((m.parameters, m.tokens, m.seed), {}).setdefault(m.mix, {})[m.language] = m.bits_per_byte
     return {run: {mix: sum(x.values()) / 2 for mix, x in found.items() if len(x) == 2} for run, found in sorted(both.items())}
 
+def _document_noise(
+    documents: Sequence[Mapping[str, Any]], # Of each run its `mix`, `size`, `seed`, and of each of its documents `language`, `document`, `bits`, `bytes`
+    other: str, # `equal` is compared with this one
+    draws: int, # Repetitions
+    random: np.random.Generator,
+) -> np.ndarray: # (draws,)
+    "How far the mean difference moves when the documents are drawn again."
+    moved = np.zeros(draws)
+    for language in ("fr", "en"):
+        bits = {(r["mix"], r["size"], r["seed"], r["document"]): r["bits"] for r in documents if r["language"] == language}
+        length = {r["document"]: r["bytes"] for r in documents if r["language"] == language}
+        pairs = sorted({(size, seed) for mix, size, seed, _ in bits if mix == "equal"} & {(size, seed) for mix, size, seed, _ in bits if mix == other})
+        if not pairs: raise BadInput(f"documents: no run of equal and of {other} with the same size and seed in {language}; give the documents of the runs")
+        at = {size: [seed for s, seed in pairs if s == size] for size, _ in pairs}
+        gap = np.array([np.mean([np.mean([bits["equal", s, k, d] - bits[other, s, k, d] for k in seeds]) for s, seeds in at.items()]) for d in length])
+        size, again = np.array(list(length.values())), random.multinomial(len(length), np.full(len(length), 1 / len(length)), draws)
+        moved += again @ gap / (again @ size) - gap.sum() / size.sum()
+    return moved / 2
+
 def equal_ratio_verdict(
     rows: Iterable[Mapping[str, Any]], # A table of runs that read the same number of tokens
     others: Sequence[str] = RATIO_MIXES[1:], # Mixtures that `equal` is compared with
     domain: str = "all", # Of the text
     level: float = LEVEL, # Of the intervals
     seed: int = 0, # Of the draws
+    documents: Iterable[Mapping[str, Any]] = (), # Bits of each document of each run; none: the intervals hold for these documents only
 ) -> dict[str, Any]: # `verdict` (one of `VERDICTS`), `differences` (equal minus another, with `low`, `high`), `sizes` (each size's difference)
     "Is the joint loss of `equal` below that of each other mixture (section 3.3)? Fewer than two sizes to compare raise `BadInput`."
-    rows = list(rows)
+    rows, each = list(rows), list(documents)
     losses, random = _joint_losses(rows, domain), np.random.Generator(np.random.Philox(seed))
     differences: list[dict[str, Any]] = []
     sizes: list[dict[str, Any]] = []
@@ -504,7 +524,8 @@ def equal_ratio_verdict(
             if {"equal", other} <= set(found): pairs.setdefault(n, []).append(found["equal"] - found[other])
         if len(pairs) < 2: raise BadInput(f"equal against {other}: pairs of runs at {len(pairs)} sizes; give both mixtures, in both languages, at two sizes or more")
         means = np.array([np.mean(d) for d in pairs.values()])
-        low, _, high = _interval(means.mean() + means.std(ddof=1) / len(means)**.5 * random.standard_t(len(means) - 1, 100_000), level)
+        drawn = means.mean() + means.std(ddof=1) / len(means)**.5 * random.standard_t(len(means) - 1, 100_000)
+        low, _, high = _interval(drawn + random.permutation(np.resize(_document_noise(each, other, 10_000, random), len(drawn))) if each else drawn, level)
         differences.append({"other": other, "difference": float(means.mean()), "low": float(low), "high": float(high), "sizes": len(pairs), "pairs": sum(map(len, pairs.values()))})
         sizes += [{"other": other, "parameters": n, "difference": float(np.mean(d)), "pairs": len(d)} for n, d in pairs.items()]
     verdict = "supported" if all(d["high"] < 0 for d in differences) else "refuted" if any(d["low"] > 0 for d in differences) else "undecided"

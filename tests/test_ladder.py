@@ -8,7 +8,7 @@ import pytest
 from croissant.model import PRESETS, count_parameters
 from croissant.params import BadInput, load_params, root
 from croissant.provenance import load_json, load_table, modules_reached, save_table
-from croissant.scaling import NEEDED, RATIO_MIXES, TAKES, capacity_at_equal_text, compare_laws, held_out_verdict, language_share, predict_held_out, read_measurements, toy_rows
+from croissant.scaling import NEEDED, RATIO_MIXES, TAKES, capacity_at_equal_text, compare_laws, equal_ratio_verdict, held_out_verdict, language_share, predict_held_out, read_measurements, toy_rows
 from croissant.stage import main, run_stage
 
 LADDER, FORETELL, SCALING = (f"nbs/stages/{name}.ipynb" for name in ("32_ladder", "33_foretell", "34_scaling"))
@@ -106,9 +106,12 @@ def study(folder, foretold=None, spoil=1., takes="capacity"):
     gone = [r | {"seed": 9, "bits_per_byte": "", "diverged": 1} for r in rows if (r["size"], r["seed"]) == ("un", 0)]
     save_table([r for r in rows if r["size"] != LARGEST] + gone, folder/"ladder.csv", digits=10)
     save_table([r | {"bits_per_byte": spoil * r["bits_per_byte"]} for r in rows if r["size"] == LARGEST and r["tokens"] == TOKENS], folder/"ladder_held_out.csv", digits=10)
+    for name in ("ladder", "ladder_held_out"):                                                               # two documents a language, of which one takes most of each difference
+        save_table([{"mix": r["mix"], "size": r["size"], "tokens": TOKENS, "seed": r["seed"], "language": r["language"], "domain": "legal", "document": d, "bits": 100 + part * 200 * (r["bits_per_byte"] - 1), "bytes": 100}
+                    for r in load_table(folder/f"{name}.csv") if (r["domain"], r["tokens"], r["diverged"]) == ("all", TOKENS, 0) for d, part in (("contrat", .9), ("Norvège", .1))], folder/f"{name}_documents.csv", digits=10)
     if foretold: shutil.copy(foretold, folder)
     else: run_stage(FORETELL, folder/"foretell.ipynb", {"ladder": str(folder/"ladder.csv"), "tables": str(folder), "metrics": str(folder)}, log=False)
-    run_stage(SCALING, folder/"scaling.ipynb", {k: str(folder/f"{k}.csv") for k in ("ladder", "foretold")} | {"held_out": str(folder/"ladder_held_out.csv"), "tables": str(folder), "metrics": str(folder)}, log=False)
+    run_stage(SCALING, folder/"scaling.ipynb", {k: str(folder/f"{k}.csv") for k in ("ladder", "foretold", "ladder_documents")} | {k: str(folder/f"ladder_{k}.csv") for k in ("held_out", "held_out_documents")} | {"tables": str(folder), "metrics": str(folder)}, log=False)
     return folder
 
 
@@ -158,6 +161,17 @@ def test_the_promise_is_judged_on_the_size_that_was_held_out(made, spoilt):
         assert [r["inside"] for r in rows] == [r["inside"] for r in judged["rows"]] and record["held_out.inside"] | {"unit": ""} == {"unit": "", "n": 8, "value": sum(r["inside"] for r in rows)}
 
 
+def test_a_promise_is_measured_beside_no_change_at_all(made):
+    "The loss of the largest size that was fitted, taken for that of the next."
+    ladder, rows, record = load_table(made/"ladder.csv"), [r for r in load_table(made/"scaling_held_out.csv") if r["counts"]], load_json(made/"scaling.json")["metrics"]
+    for r in rows:
+        largest = [m["bits_per_byte"] for m in ladder if (m["size"], m["mix"], m["tokens"], m["language"], m["domain"]) == ("quatre", r["mix"], TOKENS, r["language"], "all")]
+        assert r["unchanged"] == pytest.approx(sum(largest) / len(largest), abs=1e-5)
+    for name, said in (("law", "median"), ("unchanged", "unchanged")):
+        assert record[f"held_out.miss.{name}"]["value"] == pytest.approx(100 * sum(abs(r["bits_per_byte"] / r[said] - 1) for r in rows) / len(rows), rel=1e-3)
+    assert record["held_out.miss.law"]["value"] < record["held_out.miss.unchanged"]["value"]       # in the toy study size does matter
+
+
 @pytest.mark.parametrize("truth", TAKES)
 def test_the_law_that_is_true_makes_the_promise(truth, made, texts):
     folder = {"capacity": made, "text": texts}[truth]
@@ -202,6 +216,8 @@ def test_tables_of_the_laws_are_whole(made):
     assert constants["all sizes", "capacity", "fr", "alpha"]["low"] < .3 < constants["all sizes", "capacity", "fr", "alpha"]["high"]     # the truth of the toy study
     for line in load_table(made/"scaling_curves.csv"): assert line["low"] < line["law"] < line["high"]
     joint = [r for r in load_table(made/"scaling_ratio.csv") if r["counts"] and r["parameters"] == "all"]
+    narrow = {d["other"]: d for d in equal_ratio_verdict([r for name in ("ladder", "ladder_held_out") for r in load_table(made/f"{name}.csv") if not r["diverged"] and r["tokens"] == TOKENS], level=.95)["differences"]}
+    for r in joint: assert r["difference"] == pytest.approx(narrow[r["other"]]["difference"], abs=1e-5) and r["high"] - r["low"] > narrow[r["other"]]["high"] - narrow[r["other"]]["low"]   # the documents' share
     assert {r["other"] for r in joint} == {"frplus", "enplus"} and record["joint.verdict"]["value"] == (1 if all(r["high"] < 0 for r in joint) else -1 if any(r["low"] > 0 for r in joint) else 0)
 
 
@@ -227,8 +243,8 @@ def test_a_ladder_that_cannot_foretell_is_refused(made, keep, named, tmp_path):
     with pytest.raises(BadInput, match=named): run_here(FORETELL, {"ladder": str(tmp_path/"ladder.csv")})
 
 
-def test_laws_want_all_three_tables(made):
-    with pytest.raises(BadInput, match="held_out, foretold: not given"): run_here(SCALING, {"ladder": str(made/"ladder.csv")})
+def test_laws_want_all_the_tables(made):
+    with pytest.raises(BadInput, match="held_out, foretold, ladder_documents, held_out_documents: not given"): run_here(SCALING, {"ladder": str(made/"ladder.csv")})
 
 
 # ---- figures

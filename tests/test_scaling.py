@@ -298,6 +298,19 @@ def test_equal_ratio_needs_all_others_and_pairs_by_seed(rows):
     with pytest.raises(BadInput, match="equal against frplus: pairs of runs at 1 sizes"): equal_ratio_verdict(joint((.1,)))
 
 
+def test_documents_widen_the_interval_by_what_they_disagree():
+    "Sizes that agree to the last digit leave the documents alone: the interval is that of a mean over documents."
+    random, rows, length = np.random.default_rng(0), joint((.1, .1, .1)), 100
+    gaps = {language: random.normal(-10, 30, 40) for language in ("fr", "en")}
+    documents = [{"mix": r["mix"], "size": r["size"], "seed": r["seed"], "language": r["language"], "document": d, "bits": 200 - (r["mix"] != "equal") * gap, "bytes": length}
+                 for r in rows for d, gap in enumerate(gaps[r["language"]])]
+    half = 1.645 * sum(g.var() / len(g) for g in gaps.values())**.5 / 2 / length
+    for d in equal_ratio_verdict(rows, documents=documents)["differences"]:
+        assert [d["low"], d["high"]] == pytest.approx([d["difference"] - half, d["difference"] + half], abs=.05 * half)
+    assert equal_ratio_verdict(rows)["verdict"] == "supported" and equal_ratio_verdict(rows, documents=documents)["verdict"] == ("supported" if half < .1 else "undecided")
+    with pytest.raises(BadInput, match="documents: no run of equal and of enplus"): equal_ratio_verdict(rows, documents=[d for d in documents if d["mix"] != "enplus"])
+
+
 # ---- input
 
 @given(st.randoms(use_true_random=False))
