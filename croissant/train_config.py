@@ -52,6 +52,7 @@ class TrainConfig:
     state_interval: int = 500 # Steps between states to resume from
     keep_states: int = 2 # Newest states to keep
     keep_every: int = 0 # Keep states of every such step as well; 0: no others
+    init_from: str = "" # Folder of a trained model to go on from, with warm-up and schedule of its own; empty: fresh weights
     seed: int = 0 # Of the fresh weights and of the order of the data
     threads: int = 1 # A fixed number keeps sums in one order
     deterministic: bool = True # Refuse operations whose result may differ between two runs
@@ -95,7 +96,7 @@ def _check(c: TrainConfig) -> None:
 # %% ../nbs/33_train_config.ipynb #identity
 _LATER: dict[str, Any] = {"max_tokens": 0, "micro_batch_size": 0, "schedule": "cosine", "tail_mixture": "", "vector_decay": 0., "z_loss": 0., "spike_sigmas": 0.,
                           "sampling": "with_replacement", "deterministic": True, "recompute": False}
-_NO_PART = {"max_minutes", "keep_states", "keep_every", "loader_workers", "tensorboard"} # When a run pauses, what it keeps, who reads ahead, who listens: no number depends on them
+_NO_PART = {"max_minutes", "keep_states", "keep_every", "loader_workers", "tensorboard", "init_from"} # When a run pauses, what it keeps, who reads ahead, who listens, where the first weights lie (their hash is named instead): no number depends on them
 
 def run_identity(
     config: TrainConfig, # The settings

@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from .bits_per_byte import evaluate_bpb
-from .checkpoint import latest_state, load_state, retain_states, save_model, save_state
+from .checkpoint import latest_state, load_checkpoint, load_state, retain_states, save_model, save_state
 from .mixture import weights as mixture_weights
 from .model import ROWS, Llama, ModelConfig, count_parameters, flops_per_token
 from .optim import MasterWeights, clip_gradients, decay_start, learning_rate, restore_state, state_tensors
 from .order import DataOrder, TwoOrders, load_batches
 from .packing import Shards
 from .params import BadInput, seed_all
-from .provenance import check_manifest, load_json, load_table, save_json, save_table
+from .provenance import check_manifest, load_json, load_table, save_json, save_table, sha256
 from .tokenizer import Tokenizer
 from .tracking import JsonLines, Progress, TensorBoard, Tracker, matmul_peak
 from .train_config import DTYPES, TrainConfig, check_identity, run_identity
@@ -261,11 +261,11 @@ def _start(model_config: ModelConfig, shards_folder: Path|str, tokenizer_folder:
         raise BadInput(f"training: batch_size {config.batch_size} cannot be shared by {runtime.world} processes with micro_batch_size {config.micro_batch_size}; make it a multiple of both")
     seed_all(config.seed, config.threads)
     if not config.deterministic: torch.use_deterministic_algorithms(False)
-    model, weights = _model(model_config, config, runtime)
+    model, weights = _model(model_config, config, tokenizer, runtime)
     def order_of(mixture: str) -> DataOrder: return DataOrder(shards, config.seq_len, mixture_shares(mixture, shards), config.seed, config.sampling)
     order: DataOrder|TwoOrders = order_of(config.mixture)
     if config.tail_mixture: order = TwoOrders(order_of(config.mixture), order_of(config.tail_mixture), decay_start(config.total_steps, config.warmup_steps, config.decay_share), config.total_steps)
-    identity = run_identity(config, model_config, train_shards=shards.fingerprint, validation_shards=validation.fingerprint, tokenizer=tokenizer.fingerprint)
+    identity = run_identity(config, model_config, train_shards=shards.fingerprint, validation_shards=validation.fingerprint, tokenizer=tokenizer.fingerprint, **({"initial_weights": sha256(Path(config.init_from)/"model.safetensors")} if config.init_from else {}))
     return _Run(config, order, validation, tokenizer, model, weights, identity, Path(out), runtime)
 
 def _check_compiler() -> None:
@@ -274,9 +274,17 @@ def _check_compiler() -> None:
     try: cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler: raise BadInput("training: compile is true, and there is no C++ compiler to do it; install one (`apt install g++`, `xcode-select --install`) or set compile to false, which is slower and differs in the last digits") from None
 
-def _model(model_config: ModelConfig, c: TrainConfig, runtime: Runtime) -> tuple[Llama, MasterWeights]:
-    "The model with fresh weights, spread over the processes if there are several, and its optimisers."
-    model: Any = Llama(model_config, seed=c.seed).to(runtime.device)   # drawn on the CPU, so that a seed means the same weights everywhere
+def _initial(model_config: ModelConfig, c: TrainConfig, tokenizer: Tokenizer) -> Llama:
+    "Fresh weights, drawn on the CPU so that a seed means the same ones everywhere, or those of a trained model; another shape or tokenizer raises `BadInput`."
+    if not c.init_from: return Llama(model_config, seed=c.seed)
+    model, own = load_checkpoint(c.init_from)
+    if model.config != model_config: raise BadInput(f"init_from {c.init_from}: that model is {model.config}, the run is to train {model_config}; give the run that shape")
+    if own.fingerprint != tokenizer.fingerprint: raise BadInput(f"init_from {c.init_from}: that model reads with another tokenizer than {tokenizer.where}; cut the text with the one in the model's folder")
+    return model.train()
+
+def _model(model_config: ModelConfig, c: TrainConfig, tokenizer: Tokenizer, runtime: Runtime) -> tuple[Llama, MasterWeights]:
+    "The model with its first weights, spread over the processes if there are several, and its optimisers."
+    model: Any = _initial(model_config, c, tokenizer).to(runtime.device)
     if c.z_loss: model.z_regularised = types.MethodType(z_regularised, model)   # a method, so that a spread model gathers its weights for it
     if c.recompute:
         for layer in model.model.layers: layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False, preserve_rng_state=False)

@@ -1,5 +1,5 @@
 """Runs that are equal to the last bit, runs that are stopped, and runs that must not begin."""
-import dataclasses, json, math, shutil, signal, threading
+import dataclasses, hashlib, json, math, shutil, signal, threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 import croissant.order as order
 import croissant.trainer as trainer
 from croissant.bits_per_byte import validation_stream
-from croissant.checkpoint import load_checkpoint
+from croissant.checkpoint import load_checkpoint, save_model
 from croissant.model import PRESETS, Llama
 from croissant.packing import Shards, toy_shards
 from croissant.params import BadInput, from_dict
@@ -276,6 +276,25 @@ def test_resumed_is_uninterrupted_with_everything(finished, tokenizer, tmp_path,
     with pytest.raises(KeyboardInterrupt, match="after step 5"): losses(tokenizer, tmp_path/"cut", **more)
     assert train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more), tmp_path/"cut", resume=True, progress=False) == whole
     assert weights(tmp_path/"cut") == weights(tmp_path/"whole") and steps == list(range(1, 9))
+
+
+def test_a_run_goes_on_from_a_trained_model(finished, tokenizer, tmp_path, monkeypatch):
+    "It starts where that model ended, resumes to the bit, and wants the same shape, tokenizer and first weights."
+    more = {"init_from": str(finished[0]/"checkpoint"), "seed": 5, "mixture": "fr=1"}
+    whole = losses(tokenizer, tmp_path/"whole", **more)
+    assert whole["first"]["bpb_fr"] == pytest.approx(finished[1]["last"]["bpb_fr"], abs=2e-3) and whole["last"]["bpb_fr"] < whole["first"]["bpb_fr"] < losses(tokenizer, tmp_path/"fresh", seed=5)["first"]["bpb_fr"] - .2
+    assert whole["identity"]["initial_weights"] == hashlib.sha256(weights(finished[0])).hexdigest() and "initial_weights" not in finished[1]["identity"]
+    with monkeypatch.context() as m:
+        interrupt(m, 5)
+        with pytest.raises(KeyboardInterrupt): losses(tokenizer, tmp_path/"cut", **more)
+    shutil.copytree(finished[0]/"checkpoint", tmp_path/"moved")                     # the same weights elsewhere
+    assert train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more | {"init_from": str(tmp_path/"moved")}), tmp_path/"cut", resume=True, progress=False) == whole
+    assert weights(tmp_path/"cut") == weights(tmp_path/"whole")
+    with pytest.raises(BadInput, match="begun with initial_weights"): train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more | {"init_from": str(tmp_path/"fresh/checkpoint")}), tmp_path/"cut", resume=True, progress=False)
+    with pytest.raises(BadInput, match="give the run that shape"): train(dataclasses.replace(SHAPE, num_hidden_layers=1), toy_shards(), tokenizer, dataclasses.replace(CONFIG, **more), tmp_path/"other", progress=False)
+    other = train_tokenizer([t[::-1] for t in toy_texts("fr")], SHAPE.vocab_size)
+    save_model(Llama(SHAPE), other, tmp_path/"stranger")
+    with pytest.raises(BadInput, match="reads with another tokenizer"): losses(tokenizer, tmp_path/"other", init_from=str(tmp_path/"stranger"))
 
 
 def test_other_numbers_of_readers_continue_a_run(finished, tokenizer, tmp_path, monkeypatch):
