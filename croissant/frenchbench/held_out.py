@@ -135,6 +135,7 @@ def squares(
     found.sort(key=lambda square: rank(seed, *(q.context + q.answer for q in square)))
     return [x for square in found[:n // size] for x in _items(task, square)]
 
+# %% ../../nbs/66_frenchbench.held_out.ipynb #apart
 def _once(questions: Iterable[Question]) -> Iterator[Question]:
     "Questions whose prompt and whose answer, if it is long, were not asked before."
     used: set[str] = set()
@@ -158,6 +159,7 @@ def _seam(q: Question) -> str:
     "The answer and the words right before it: what training text must not hold."
     return f"{' '.join(q.context.split()[-7:])} {q.answer.strip()}"
 
+# %% ../../nbs/66_frenchbench.held_out.ipynb #check-squares
 def check_squares(
     items: Iterable[Item], # A crossed suite
 ) -> int: # Its squares

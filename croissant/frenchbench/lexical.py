@@ -210,6 +210,7 @@ def control(
         if used.isdisjoint(asked_texts(x)): found.append(x); used |= asked_texts(x)
     return found
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #control-counts
 def control_counts(
     task: str, # One of `CONTROLS`
     lines: Iterable[str], # Of its file
@@ -219,6 +220,7 @@ def control_counts(
     asked = [_question(task, json.loads(line)) for line in lines if line.strip()]
     return {"questions": len(asked), "unanswerable": asked.count(None), "too_long": sum(len(q[0]) > most for q in asked if q)}
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #grammar-tests
 def grammar_tests(
     text: str, # Grammalecte's file of cases
     n: int = 400, # At most so many items
