@@ -18,7 +18,7 @@ studies:          ## the same for the studies: ladder of sizes and mixtures, dat
 full:             ## the larger corpus, with Debian's text (needs apt): fetch, build, data card
 	@$(RUN) sh -c 'croissant fetch --tier full && dvc repro full/dvc.yaml'
 tutorial:         ## a student's first model: tokenizer, tiny Llama, first sentences
-	@$(RUN) python -m croissant.stage nbs/tutorials/01_bonjour.ipynb reports/nb/01_bonjour.ipynb -p steps 600
+	@$(RUN) python -m croissant.stage nbs/tutorials/01_bonjour.ipynb reports/nb/01_bonjour.ipynb -p steps 600 && echo 'with its figures: reports/nb/01_bonjour.ipynb'
 lab:              ## JupyterLab on the notebooks
 	@$(RUN) jupyter lab nbs
 docs:             ## the documentation site, in _docs/
