@@ -1,7 +1,7 @@
 # Two commands matter: `make repro` and `make test`. Each first installs the locked environment if it is missing.
 RUN = sh tools/env.sh
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test retrain studies full lab docs bench tutorial export check lock
+.PHONY: help setup repro test retrain finetune studies full lab docs bench tutorial chat serve page export check lock
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -13,12 +13,20 @@ test:             ## every test and every notebook, offline once installed
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=90 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report
 	@$(RUN) python tools/repro.py --retrain
+finetune:         ## the same for what is made from the released model: translator and chat model
+	@$(RUN) python tools/repro.py --finetune
 studies:          ## the same for the studies: ladder of sizes and mixtures, data choices, vocabularies, optimisers, schedules
 	@$(RUN) python tools/repro.py --studies
 full:             ## the larger corpus, with Debian's text (needs apt): fetch, build, data card
 	@$(RUN) sh -c 'croissant fetch --tier full && dvc repro full/dvc.yaml'
 tutorial:         ## a student's first model: tokenizer, tiny Llama, first sentences
 	@$(RUN) python -m croissant.stage nbs/tutorials/01_bonjour.ipynb reports/nb/01_bonjour.ipynb -p steps 600 && echo 'with its figures: reports/nb/01_bonjour.ipynb'
+chat:             ## talk with the model in the terminal
+	@$(RUN) croissant chat
+serve:            ## OpenAI's requests on 127.0.0.1:8080, by llama.cpp behind a guard
+	@$(RUN) croissant serve
+page:             ## chat and translate in the browser, on 127.0.0.1:7860 (installs Gradio); with it, `make test` tests the page, too
+	@$(RUN) sh -c 'python -m pip install -q --no-deps --require-hashes -r requirements-serve.lock && croissant page'
 lab:              ## JupyterLab on the notebooks
 	@$(RUN) jupyter lab nbs
 docs:             ## the documentation site, in _docs/

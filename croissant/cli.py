@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOKENIZE', 'VERBS', 'Family', 'add_verb', 'fetch', 'tokenize_train', 'tokenize_encode', 'tokenize_decode',
-           'show_pieces', 'tokenize_inspect', 'tokenize_compare', 'train', 'generate', 'score', 'evaluate', 'plan',
-           'verify', 'fmti', 'report', 'parser', 'main']
+           'show_pieces', 'tokenize_inspect', 'tokenize_compare', 'train', 'generate', 'chat', 'translate', 'export',
+           'serve', 'page', 'score', 'evaluate', 'plan', 'verify', 'fmti', 'report', 'parser', 'main']
 
 # %% ../nbs/95_cli.ipynb #imports
 import argparse, inspect, json, os, re, shutil, sys, unicodedata, warnings
@@ -350,6 +350,157 @@ def generate(
     print()
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-chat
+def _folder(path: str, remedy: str) -> Path:
+    "A folder with a model, or `BadInput` with the remedy."
+    found = _input(path)
+    if not found.is_dir(): raise BadInput(f"{path}: no such folder; restore the project's own with `{remedy}`, or name another with --model")
+    return found
+
+def _said(pieces: Iterator[str], patient: bool = True) -> str:
+    "Print a text as it comes; Ctrl-C cuts it short, unless the listener is patient."
+    said: list[str] = []
+    try:
+        for piece in pieces: said.append(piece); print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        if patient: raise
+        print(" …", end="")
+    print()
+    return "".join(said)
+
+def chat(
+    prompt: str = "", # One question; without it, standard input if that is a pipe, or a conversation on a terminal
+    *, model: str = "artifacts/checkpoints/chat", # A checkpoint folder
+    system: str = "", # What the model is told before the conversation
+    max_tokens: int = 128, # Longest answer, in tokens
+    temperature: float = 0.3, # 0 is greedy
+    top_k: int = 40, # Sample among this many pieces; 0 is all
+    top_p: float = 0.9, # Sample within this much probability
+    repetition_penalty: float = 1.2, # How much less likely a piece becomes that occurs already; 1 is off
+    seed: int = 0, # Same seed and same words, same answers
+) -> int:
+    "Talk with the model, in French or English."
+    from croissant.chat import fit_conversation, reply
+    from croissant.checkpoint import load_checkpoint
+    one = prompt or ("" if sys.stdin.isatty() else _standard_input().strip())
+    if not one and not sys.stdin.isatty(): raise BadInput("standard input: empty; give a question")
+    m, t = load_checkpoint(_folder(model, "dvc pull chat"))
+    dials = dict(max_new_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed)
+    start = [{"role": "system", "content": system}] if system else []
+    def answer(talk):
+        room = m.config.max_position_embeddings
+        kept, dropped = fit_conversation(t, talk, max(room - max_tokens, room // 2))
+        if dropped: print(f"({dropped} messages at the beginning are forgotten, since the model has {room} positions)", file=sys.stderr)
+        return reply(m, t, kept, **dials)
+    if one: _said(answer([*start, {"role": "user", "content": one}])); return 0
+    print("/reset begins again, /quit ends.")
+    talk = list(start)
+    while True:
+        try: line = input("> ").strip()
+        except EOFError: print(); return 0
+        if line == "/quit": return 0
+        if line == "/reset": talk = list(start); print("A new conversation."); continue
+        if not line: continue
+        talk.append({"role": "user", "content": line})
+        try: talk.append({"role": "assistant", "content": _said(answer(talk), patient=False)})
+        except BadInput as e: talk.pop(); print(f"error: {e}", file=sys.stderr)
+
+# %% ../nbs/95_cli.ipynb #verbs-translate
+def _memory(folder: str) -> Path|None:
+    "The memory of phrases, if it is there."
+    where = root()/folder
+    if (where/"fr.parquet").is_file(): return where
+    print(f"{folder}: no memory of phrases, so the model translates alone; `dvc repro phrases` makes it", file=sys.stderr)
+    return None
+
+def translate(
+    text: str, # A text, or `-` for standard input; a sentence or paragraph a line
+    *, to: str, # `fr` or `en`
+    model: str = "artifacts/checkpoints/translate", # Folder of the translator
+    memory: str = "artifacts/phrases", # Folder of its memory of phrases; without it, it translates alone
+) -> int:
+    "Translate between French and English."
+    if to not in ("fr", "en"): raise BadInput(f"--to {to}: choose fr or en")
+    folder = _folder(model, "dvc pull translate")
+    lines = (_standard_input() if text == "-" else text).splitlines()
+    if not any(map(str.strip, lines)): raise BadInput(f"{'standard input' if text == '-' else 'the text'}: empty; give something to translate")
+    from croissant.consensus import ConsensusTranslator
+    made = iter(ConsensusTranslator.load(folder, _memory(memory)).translate([line for line in lines if line.strip()], to))
+    for line in lines: print(next(made) if line.strip() else "")
+    return 0
+
+# %% ../nbs/95_cli.ipynb #verbs-export
+def export(
+    source: str = "artifacts/checkpoints/chat", # A checkpoint folder
+    *, out: str, # A .gguf file or, for `folder`, a folder; an older one is replaced
+    kind: str = "q8_0", # f32, f16, q8_0 or q4_k_m: one file for llama.cpp; folder: for `transformers` and its like
+    chat: bool = False, # For a folder: does the model end its turns with <|im_end|>?
+) -> int:
+    "Write a model for other programs."
+    folder = _folder(source, "dvc pull")
+    if not out: raise BadInput("--out: empty; name a file or folder")
+    from croissant.export import complete_folder, write_gguf
+    if kind == "folder":
+        from croissant.chat import GENERATION
+        made = complete_folder(folder, _output(out, ""), GENERATION if chat else None, chat)
+    else: made = write_gguf(folder, _output(out, ""), kind)
+    print(f"{out}: {sum(f.stat().st_size for f in ([made] if made.is_file() else made.iterdir())):,} bytes")
+    return 0
+
+# %% ../nbs/95_cli.ipynb #verbs-serve
+@contextmanager
+def _until_told() -> Iterator[None]:
+    "SIGTERM ends the block, and the program well."
+    import signal
+    def end(*_): signal.signal(signal.SIGTERM, signal.SIG_IGN); raise SystemExit(0)
+    before = signal.signal(signal.SIGTERM, end)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
+def serve(*,
+    model: str = "artifacts/checkpoints/chat", # A .gguf file, or a checkpoint folder, which is exported first
+    kind: str = "q8_0", # How the weights of a folder are stored: f32, f16, q8_0, q4_k_m
+    host: str = "127.0.0.1", # Where to listen; anything but this machine itself needs --expose
+    port: int = 8080, # 0 takes a free one
+    expose: bool = False, # Let others on the network in, without password or encryption
+    context: int = 0, # Tokens of prompt and answer together; 0: as many as the model was trained with
+    max_tokens: int = 256, # Longest answer, in tokens
+    slots: int = 2, # Requests answered at the same time
+    queue: int = 64, # Requests that wait; one more gets status 503
+    per_client: int = 0, # Requests of one address at the same time, more get status 429; 0: no such limit
+    max_body: int = 1 << 17, # Largest request, in bytes
+    answer_seconds: float = 300, # Longest answer, in seconds
+    threads: int = 0, # Of the arithmetic; 0: llama.cpp's choice
+) -> int:
+    "Serve a model with OpenAI's requests: /v1/chat/completions, /v1/completions, /v1/models, /health."
+    import threading
+    from croissant.serve import Limits, as_gguf, check_place, serving
+    check_place(host, expose)
+    limits = Limits(context=context, max_tokens=max_tokens, slots=slots, queue=queue, per_client=per_client, body=max_body, answer_seconds=answer_seconds)
+    with _until_told(), serving(as_gguf(_input(model), kind), limits, host, port, expose, threads) as url:
+        if expose: warnings.warn(f"{host}: everyone who reaches this machine can use the model; there is no password and no encryption", stacklevel=1)
+        print(f"serving {model} at {url}, Ctrl-C ends", flush=True)
+        threading.Event().wait()
+    return 0
+
+def page(*,
+    model: str = "artifacts/checkpoints/chat", # A checkpoint folder
+    translator: str = "artifacts/checkpoints/translate", # Folder of the translator; empty for a page without it
+    memory: str = "artifacts/phrases", # Folder of its memory of phrases; without it, it translates alone
+    port: int = 7860, # 0 takes a free one
+    language: str = "fr", # Of the page: fr or en
+) -> int:
+    "A page to talk and translate with, for this machine alone."
+    import threading
+    from croissant.consensus import ConsensusTranslator
+    from croissant.page import running, talker, translating
+    talk = talker(_folder(model, "dvc pull chat"))
+    both = translating(ConsensusTranslator.load(_folder(translator, "dvc pull translate"), _memory(memory))) if translator else None
+    with _until_told(), running(talk, both, port, language) as url:
+        print(f"the page is at {url}, Ctrl-C ends", flush=True)
+        threading.Event().wait()
+    return 0
+
 # %% ../nbs/95_cli.ipynb #verbs-score
 def score(*,
     file: str, # Tab-separated file with columns good and bad
@@ -542,8 +693,8 @@ def report(*,
 # %% ../nbs/95_cli.ipynb #main
 TOKENIZE = Family("Text to ids and back: train a tokenizer, encode, decode, inspect, compare.", {"train": tokenize_train, "encode": tokenize_encode,
                   "decode": tokenize_decode, "inspect": tokenize_inspect, "compare": tokenize_compare})
-VERBS: dict[str, Callable[..., int]|Family] = {"fetch": fetch, "tokenize": TOKENIZE, "train": train, "generate": generate, "eval": evaluate,
-                                        "score": score, "plan": plan, "verify": verify, "fmti": fmti, "report": report}
+VERBS: dict[str, Callable[..., int]|Family] = {"fetch": fetch, "tokenize": TOKENIZE, "train": train, "generate": generate, "chat": chat, "translate": translate,
+                                        "export": export, "serve": serve, "page": page, "eval": evaluate, "score": score, "plan": plan, "verify": verify, "fmti": fmti, "report": report}
 
 def parser() -> argparse.ArgumentParser: # Every verb
     "The parser of `croissant`."

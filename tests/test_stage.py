@@ -210,7 +210,7 @@ def test_repro_waits_for_what_ctrl_c_stops(tmp_path):
     assert p.wait(30) == 130 and (tmp_path/"state").exists()
 
 
-@pytest.mark.parametrize("clean, again", [(True, ""), (False, ""), (True, "retrain"), (True, "studies")])
+@pytest.mark.parametrize("clean, again", [(True, ""), (False, ""), (True, "retrain"), (True, "finetune"), (True, "studies")])
 def test_repro_builds_only_what_is_not_up_to_date(repro, clean, again, monkeypatch, capsys, tmp_path):
     import croissant.provenance
     import croissant.verify
@@ -223,10 +223,10 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, again, monkeypat
     monkeypatch.setattr(repro, "verification", lambda: 1)
     assert repro.main(again) == 1
     done = [" ".join(c) for c in calls]
-    released, studies = ["train_tokenizer", "pretrain"], repro.STUDIES
-    restored = {"retrain": studies, "studies": released}.get(again, [] if clean else released + studies)
+    released, finetuned, studies = ["train_tokenizer", "pretrain"], ["translate", "chat"], repro.STUDIES
+    restored = {"retrain": studies, "finetune": released + studies, "studies": released + finetuned}.get(again, [] if clean else released + finetuned + studies)
     assert [d for d in done if " pull " in d] == ([f"dvc pull -q {' '.join(restored)}"] if restored else []) and ("dvc repro" in done) == bool(restored)
-    assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in {"retrain": released, "studies": studies}.get(again, [])]
+    assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in {"retrain": released + finetuned, "finetune": finetuned, "studies": studies}.get(again, [])]
     assert not list((tmp_path/"artifacts").rglob("*.made"))
     out = capsys.readouterr().out
     assert ("all up to date" in out) == (clean and not again) and out.count(" s\n") >= 3

@@ -1,9 +1,10 @@
-"""Everything the README promises, in order:  python tools/repro.py [--retrain | --studies]
+"""Everything the README promises, in order:  python tools/repro.py [--retrain | --finetune | --studies]
 
 fetch the pinned packages and verify them; rebuild the corpus and compare its hash with dvc.lock; restore the released
-tokenizer and model from .dvcstore/; run every stage whose output is not here (evaluation, figures, claims, report);
-verify. With --retrain tokenizer and model are not restored but made again from the corpus, with --studies the studies are.
-Both note each stage that they have made again, so the same command continues after a stop; a run within a stage continues, too.
+tokenizer and models from .dvcstore/; run every stage whose output is not here (evaluation, figures, claims, report);
+verify. With --retrain tokenizer and model are not restored but made again from the corpus, and what is made from the model with them;
+with --finetune only the translator and the chat model are, with --studies the studies.
+All note each stage that they have made again, so the same command continues after a stop; a run within a stage continues, too.
 Exit status: 0 well, 1 a check failed, 2 wrong input, 130 stopped with Ctrl-C, else that of the command that failed.
 """
 import argparse, shutil, signal, subprocess, sys, threading, time
@@ -14,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
+FINETUNED = ["translate", "chat"]              # the same, of models made from the released one; --finetune makes them again
 STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers", "ladder", "foretell", "ladder_held_out", "ablations", "compare_schedules"]   # the same; --retrain restores them, --studies makes them again
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
@@ -97,17 +99,24 @@ def build(clock, ledger=None):
             raise Stopped(f"stopped: stage {stage} rebuilt {', '.join(changed)} with another hash than dvc.lock records, so nothing downstream would be what is reported. "
                           "Is a file under data/, croissant/ or nbs/ changed? `git status`, `git checkout dvc.lock`, then run again.", 1)
     if ledger is None:
-        clock.next("released tokenizer and model")
-        dvc("pull", "-q", *RELEASED, *STUDIES)
+        clock.next("released tokenizer and models")
+        dvc("pull", "-q", *RELEASED, *FINETUNED, *STUDIES)
     elif ledger.path.stem == "retrain":
         clock.next("tokenizer and model, from raw data")
         if not ledger.made(): dvc("pull", "-q", *STUDIES)
         make_again(ledger, "train_tokenizer")
         dvc("repro", "tokenize")
         make_again(ledger, *RELEASED[1:])
+        dvc("repro", "instructions", "phrases")
+        make_again(ledger, *FINETUNED)
+    elif ledger.path.stem == "finetune":
+        clock.next("translator and chat model, from the released one")
+        if not ledger.made(): dvc("pull", "-q", *RELEASED, *STUDIES)
+        dvc("repro", "tokenize", "instructions", "phrases")
+        make_again(ledger, *FINETUNED)
     else:
         clock.next("the studies, from raw data")
-        if not ledger.made(): dvc("pull", "-q", *RELEASED)
+        if not ledger.made(): dvc("pull", "-q", *RELEASED, *FINETUNED)
         dvc("repro", "tokenize")
         make_again(ledger, *STUDIES)
     clock.next("every stage that is not up to date")
@@ -133,7 +142,7 @@ def verification():
 
 
 def main(again=""):
-    "Reproduce; `again` is retrain or studies. The exit status."
+    "Reproduce; `again` is retrain, finetune or studies. The exit status."
     from croissant.provenance import dvc_md5
     ahead = threading.Thread(target=load_ahead, daemon=True)
     ahead.start()
@@ -161,12 +170,13 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     which = p.add_mutually_exclusive_group()
     which.add_argument("--retrain", action="store_true", help="make tokenizer and model again instead of restoring them")
+    which.add_argument("--finetune", action="store_true", help="make the translator and the chat model again from the released model")
     which.add_argument("--studies", action="store_true", help="make the studies again instead of restoring them")
     args = p.parse_args()
     from croissant.params import BadInput
     try:
         if shutil.which("git") is None: raise BadInput("git is needed: DVC finds the repository through it; install it and run again")
-        sys.exit(main("retrain" if args.retrain else "studies" if args.studies else ""))
+        sys.exit(main(next((k for k in ("retrain", "finetune", "studies") if getattr(args, k)), "")))
     except Stopped as e: print(e.args[0], file=sys.stderr); sys.exit(e.args[1])
     except (BadInput, OSError) as e: print(f"error: {e}", file=sys.stderr); sys.exit(2)
     except KeyboardInterrupt: print("\nstopped with Ctrl-C; running the same command again continues", file=sys.stderr); sys.exit(130)
