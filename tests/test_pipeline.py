@@ -154,7 +154,8 @@ def test_executed_notebook_is_an_output(name):
 
 
 def test_smoke_parameters_have_the_same_keys():
-    keys = lambda d: {k: keys(v) if isinstance(v, dict) else None for k, v in d.items()}
+    names = {"caps", "cards", "tolerance"}   # their keys are names of tasks, models and formats, and a toy has others
+    keys = lambda d: {k: keys(v) if isinstance(v, dict) and k not in names else None for k, v in d.items()}
     assert keys(PARAMS) == keys(SMOKE)
 
 
