@@ -47,10 +47,10 @@ def add_verb(
             nargs = "+" if get_origin(par.annotation) is tuple else "?" if "default" in settings else None
             p.add_argument(key, type=kind, metavar=key.upper(), **settings, **({"nargs": nargs} if nargs else {}))
             continue
-        if kind is bool: settings["action"] = "store_true"
+        if kind is bool: settings["action"] = argparse.BooleanOptionalAction if alone else "store_true"
         else: settings |= {"type": kind, "metavar": key.rstrip("_").upper()}
         if isinstance(par.default, tuple): settings["nargs"] = "+"
-        elif alone: settings |= {"nargs": "?", "const": alone[0]}
+        elif alone and kind is not bool: settings |= {"nargs": "?", "const": alone[0]}
         p.add_argument("--" + key.rstrip("_").replace("_", "-"), dest=key, required="default" not in settings, **settings)
     p.set_defaults(function=function)
 
@@ -410,7 +410,8 @@ def _memory(folder: str) -> Path|None:
     "The memory of phrases, if it is there."
     where = root()/folder
     if (where/"fr.parquet").is_file(): return where
-    print(f"{folder}: no memory of phrases, so the model translates alone; `dvc repro phrases` makes it", file=sys.stderr)
+    print(f"warning: {folder}: no memory of phrases, so the network translates alone, and translations will be much worse; the memory is made from the rebuilt corpus, by `make repro`, "
+          "or by `dvc repro phrases` alone where artifacts/corpus is there", file=sys.stderr)
     return None
 
 def translate(
@@ -432,17 +433,21 @@ def translate(
 # %% ../nbs/95_cli.ipynb #verbs-export
 def export(
     source: str = "artifacts/checkpoints/chat", # A checkpoint folder
-    *, out: str, # A .gguf file or, for `folder`, a folder; an older one is replaced
+    *, out: str, # A .gguf file or, for `folder`, a folder; an earlier export there is replaced
     kind: str = "q8_0", # f32, f16, q8_0 or q4_k_m: one file for llama.cpp; folder: for `transformers` and its like
-    chat: bool = False, # For a folder: does the model end its turns with <|im_end|>?
+    chat: bool|None = None, # For a folder: does the model end its turns with <|im_end|>? Needed only where its manifest does not tell
 ) -> int:
     "Write a model for other programs."
     folder = _folder(source, "dvc pull")
     if not out: raise BadInput("--out: empty; name a file or folder")
-    from croissant.export import complete_folder, write_gguf
+    from croissant.export import check_out, complete_folder, ends_turns, write_gguf
     if kind == "folder":
         from croissant.chat import GENERATION
+        check_out(_output(out, ""))
+        chat = ends_turns(folder) if chat is None else chat
+        if chat is None: raise BadInput(f"{source}: its manifest does not tell whether it was trained on conversations; add --chat if the model ends its turns with <|im_end|>, --no-chat if not")
         made = complete_folder(folder, _output(out, ""), GENERATION if chat else None, chat)
+    elif chat is not None: raise BadInput(f"--{'' if chat else 'no-'}chat: for --kind folder alone, a GGUF file knows both end marks in any case; leave it out")
     else: made = write_gguf(folder, _output(out, ""), kind)
     print(f"{out}: {sum(f.stat().st_size for f in ([made] if made.is_file() else made.iterdir())):,} bytes")
     return 0
@@ -475,7 +480,7 @@ def serve(*,
     "Serve a model with OpenAI's requests: /v1/chat/completions, /v1/completions, /v1/models, /health."
     import threading
     from croissant.serve import Limits, as_gguf, check_place, serving
-    check_place(host, expose)
+    check_place(host, expose, port)
     limits = Limits(context=context, max_tokens=max_tokens, slots=slots, queue=queue, per_client=per_client, body=max_body, answer_seconds=answer_seconds)
     with _until_told(), serving(as_gguf(_input(model), kind), limits, host, port, expose, threads) as url:
         if expose: warnings.warn(f"{host}: everyone who reaches this machine can use the model; there is no password and no encryption", stacklevel=1)
@@ -494,6 +499,8 @@ def page(*,
     import threading
     from croissant.consensus import ConsensusTranslator
     from croissant.page import running, talker, translating
+    from croissant.serve import check_port
+    check_port(port)
     talk = talker(_folder(model, "dvc pull chat"))
     both = translating(ConsensusTranslator.load(_folder(translator, "dvc pull translate"), _memory(memory))) if translator else None
     with _until_told(), running(talk, both, port, language) as url:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SOURCE', 'quantize_q4_k', 'quantize_q6_k', 'pack', 'tensor_names', 'tensor_types', 'write_gguf', 'packing',
-           'bits_per_weight', 'end_marks', 'complete_folder', 'transformers_agreement', 'LlamaCpp',
-           'llama_cpp_agreement', 'beginnings', 'model_card']
+           'bits_per_weight', 'check_out', 'ends_turns', 'end_marks', 'complete_folder', 'transformers_agreement',
+           'LlamaCpp', 'llama_cpp_agreement', 'beginnings', 'model_card']
 
 # %% ../nbs/48_export.ipynb #imports
 import http.client, json, re
@@ -192,6 +192,42 @@ def bits_per_weight(
     rows = packing(path)
     return 8 * sum(r["bytes"] for r in rows) / sum(r["weights"] for r in rows)
 
+# %% ../nbs/48_export.ipynb #out
+_WRITTEN = {"README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"} # all that an export may hold
+
+def _is_export(
+    folder: Path, # Anything
+) -> bool:
+    "Did `complete_folder` write this, and nobody add to it?"
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() else {""}
+    if not {"manifest.json", "generation_config.json"} <= names or names - _WRITTEN: return False
+    try: listed, settings = (json.loads((folder/n).read_text(encoding="utf-8")) for n in ("manifest.json", "generation_config.json"))
+    except (OSError, ValueError): return False
+    return isinstance(listed, dict) and isinstance(listed.get("files"), dict) and names == {*listed["files"], "manifest.json"} and isinstance(settings, dict) and "do_sample" in settings
+
+def check_out(
+    out: Path|str, # Where an export is to go
+) -> None:
+    "May this folder be replaced, and what stands beside it under the names used meanwhile? `BadInput` if something could be lost."
+    out, here = Path(out).absolute(), Path.cwd()
+    if here.resolve().is_relative_to(out.resolve()): raise BadInput(f"{out}: the current directory, or a folder around it, would be replaced; name a new folder inside it")
+    if out.is_symlink() or (out.exists() and not out.is_dir()): raise BadInput(f"{out}: {'a link' if out.is_symlink() else 'a file'}, not a folder; name a new folder")
+    if out.is_dir() and any(out.iterdir()) and not _is_export(out): raise BadInput(f"{out}: holds something else than an earlier export, and would be replaced as a whole; name a new or an empty folder, or remove this one yourself")
+    old, partial = (out.with_name(f"{out.name}.{end}") for end in ("old", "partial"))
+    torn = partial.is_dir() and not partial.is_symlink() and {p.name for p in partial.iterdir()} <= _WRITTEN   # left by an export that was killed
+    for beside, ours in ((old, _is_export(old)), (partial, torn)):
+        if (beside.exists() or beside.is_symlink()) and not ours: raise BadInput(f"{beside}: in the way, since this name is used while the folder is replaced; move it elsewhere, or choose another --out")
+
+# %% ../nbs/48_export.ipynb #turns
+def ends_turns(
+    source: Path|str, # A checkpoint
+) -> bool|None: # None: its manifest does not tell
+    "Was a model trained on conversations, whose turns end with `<|im_end|>`? A damaged folder raises `BadInput`."
+    facts = check_manifest(source) if (Path(source)/"manifest.json").is_file() else {}
+    run = facts.get("run") if isinstance(facts.get("run"), dict) else {}
+    if "method" in facts or "examples" in run: return True
+    return False if "train_shards" in run and "initial_weights" not in run else None
+
 # %% ../nbs/48_export.ipynb #folder
 _DIALS = {"temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens"}
 
@@ -210,13 +246,14 @@ def _generation(dials: Mapping[str, Any], marks: Mapping[str, Any]) -> dict[str,
 
 def complete_folder(
     source: Path|str, # A checkpoint with its tokenizer
-    out: Path|str, # Where the complete folder goes; an older one there is replaced
+    out: Path|str, # Where the complete folder goes; an earlier export there is replaced, anything else is refused
     generation: Mapping[str, Any]|None = None, # Settings recommended to others: `temperature`, `top_p`, `top_k`, `repetition_penalty`, `max_new_tokens`; greedy by default
     chat: bool = False, # Does the model end its turns with `<|im_end|>`?
     card: str = "", # The model card, from `model_card`; none by default
 ) -> Path: # `out`
-    "Write a folder for `transformers` and its like, with one set of end marks; unknown settings and a damaged or foreign checkpoint raise `BadInput`."
+    "Write a folder for `transformers` and its like, with one set of end marks; unknown settings, a damaged or foreign checkpoint and a place where something would be lost raise `BadInput`."
     source, out = Path(source), Path(out)
+    check_out(out)
     model, tokenizer = load_checkpoint(source)
     facts = {k: v for k, v in (check_manifest(source) if (source/"manifest.json").is_file() else {}).items() if k != "files"}
     ends = end_marks(tokenizer, chat)

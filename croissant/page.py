@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .params import BadInput
-from .translation import Translator
+from .serve import check_port
+from .translation import Translator, split_sentences
 
 # %% ../nbs/52_page.ipynb #words
 WORDS = {"fr": {"title": "Croissant", "language": "Langue de la page", "chat": "Discuter", "translate": "Traduire", "message": "Votre message", "hint": "Posez une question, en français ou en anglais…", "send": "Envoyer",
@@ -29,7 +30,7 @@ LONGEST, QUEUE = 4000, 8 # characters of a message or text; requests that wait
 
 # %% ../nbs/52_page.ipynb #talk
 Talker = Callable[[list[dict[str, str]], dict[str, Any]], Iterator[str]] # conversation and dials -> text as it comes
-Translating = Callable[[str, str], str] # text and `fr` or `en` -> translation
+Translating = Callable[[str, str], Iterator[str]] # text and `fr` or `en` -> the translation so far, sentence by sentence
 
 def plain(
     messages: list[dict[str, Any]], # As the page keeps them
@@ -76,11 +77,14 @@ def talker(
 def translating(
     translator: Translator, # With a memory or without
 ) -> Translating:
-    "Make a translator keep the empty lines of what is pasted into the page."
+    "Make a translator show what it has after each sentence, and keep the empty lines of what is pasted into the page."
     def translate(text, target):
-        lines = text.splitlines()
-        made = iter(translator.translate([line for line in lines if line.strip()], target))
-        return "\n".join(next(made) if line.strip() else "" for line in lines)
+        made = ""
+        for i, line in enumerate(text.splitlines()):
+            made += "\n" * (i > 0)
+            for sentence, gap in split_sentences(line) if line.strip() else ():
+                made += translator.translate([sentence], target)[0] + gap
+                yield made
     return translate
 
 # %% ../nbs/52_page.ipynb #home
@@ -141,7 +145,8 @@ def _translate_tab(gr: Any, w: dict[str, str], translate: Translating) -> tuple[
         made = gr.Textbox(label=w["made"], lines=5, interactive=False, buttons=["copy"])
     def run(text, target):
         if len(text) > LONGEST: raise gr.Error(f"{len(text)} > {LONGEST}", print_exception=False)
-        try: return translate(text, target) if text.strip() else ""
+        yield ""                                                         # the old translation is not this text's
+        try: yield from translate(text, target) if text.strip() else ()
         except BadInput as e: raise gr.Error(str(e), print_exception=False) from None
     going = go.click(run, [source, target], [made], concurrency_limit=1, concurrency_id="translate", api_visibility="private")
     stop.click(None, cancels=[going], api_visibility="private")
@@ -180,7 +185,8 @@ def running(
     port: int = 0, # 0 takes a free one
     language: str = "fr", # Of the page at first
 ) -> Iterator[str]: # The URL
-    "Show the page for as long as the block lasts; a taken port raises `BadInput`."
+    "Show the page for as long as the block lasts; a taken or impossible port raises `BadInput`."
+    check_port(port)
     page, gr = build_page(talk, translate, language), _gradio()
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware

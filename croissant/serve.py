@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DIALS', 'ROLES', 'ROUTES', 'Limits', 'Refusal', 'control_marks', 'neutralise', 'check_request', 'parse_head',
-           'check_head', 'Guard', 'start_engine', 'check_place', 'guarding', 'serving', 'as_gguf']
+           'check_head', 'Guard', 'start_engine', 'check_port', 'check_place', 'guarding', 'serving', 'as_gguf']
 
 # %% ../nbs/51_serve.ipynb #imports
-import asyncio, hashlib, ipaddress, json, os, re, tempfile, threading
+import asyncio, glob, hashlib, ipaddress, json, os, re, sys, tempfile, threading
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -64,9 +64,12 @@ class Refusal(Exception):
 def control_marks(
     gguf_fields: Mapping[str, Any], # Header of a GGUF file, from `read_gguf`
 ) -> list[str]: # Longest first
-    "Spellings that llama.cpp takes for control symbols wherever it sees them."
-    tokens, types = gguf_fields["tokenizer.ggml.tokens"], gguf_fields["tokenizer.ggml.token_type"]
-    return sorted({p for p, t in zip(tokens, types) if t in (TokenType.CONTROL, TokenType.UNKNOWN) and len(p) > 1}, key=lambda p: (-len(p), p))
+    "Spellings that llama.cpp takes for marks wherever it sees them."
+    tokens, types, template = gguf_fields["tokenizer.ggml.tokens"], gguf_fields["tokenizer.ggml.token_type"], str(gguf_fields.get("tokenizer.chat_template") or "")
+    def marks(p, t):
+        if t == TokenType.USER_DEFINED: return bool(re.fullmatch(r"<\|.+\|>", p, re.DOTALL)) or (p in template and not p.isalnum() and bool(p.strip(" \t\r\n▁")))
+        return t in (TokenType.CONTROL, TokenType.UNKNOWN)
+    return sorted({p for p, t in zip(tokens, types) if len(p) > 1 and marks(p, t)}, key=lambda p: (-len(p), p))
 
 def neutralise(
     text: str, # What a user wrote
@@ -176,6 +179,11 @@ def _is_ours(host: str, named: str) -> bool:
     with suppress(ValueError): return bool(ipaddress.ip_address(name))
     return name in ("localhost", named.lower())
 
+def _same_site(origin: str, host: str) -> bool:
+    "Is the page that asks, by its Origin header, one of this host?"
+    try: return urlsplit(origin).netloc == host
+    except ValueError: return False
+
 def check_head(
     method: str, path: str, headers: Mapping[str, str], # From `parse_head`
     limits: Limits, # For the size
@@ -184,7 +192,7 @@ def check_head(
     "May this request go on? `Refusal` if not."
     host = headers.get("host", "")
     if not _is_ours(host, named): raise Refusal(403, f"the host {host[:80]!r} is not this server's; use its number, or localhost")
-    if "origin" in headers and urlsplit(headers["origin"]).netloc != host: raise Refusal(403, "a page of another site may not ask")
+    if "origin" in headers and not _same_site(headers["origin"], host): raise Refusal(403, "a page of another site may not ask")
     if path not in ROUTES: raise Refusal(404, f"nothing here; there is {', '.join(ROUTES)}")
     if method != ROUTES[path]: raise Refusal(405, f"{path} takes {ROUTES[path]}")
     if method == "GET": return 0
@@ -203,6 +211,7 @@ class Guard:
     named: str = "localhost" # The name it was bound to, for the Host header
     inside: int = 0 # Requests that are answered or wait
     open: set[asyncio.Task] = field(default_factory=set) # Connections
+    faults: set[str] = field(default_factory=set) # Kinds of errors of the guard's own that were told already
     _clients: Counter = field(default_factory=Counter)
     _free: asyncio.Semaphore|None = None # Slots; made in the loop that uses it
 
@@ -260,12 +269,22 @@ async def _connection(guard: Guard, reader: asyncio.StreamReader, writer: asynci
         except TimeoutError:
             if begun[0]: raise
             raise Refusal(504, f"no answer within {limits.answer_seconds:g} seconds") from None
-    except Refusal as e:
-        again = "Retry-After: 1\r\n" if e.status in (429, 503) else ""
-        allow = f"Allow: {ROUTES[path]}\r\n" if e.status == 405 else ""
-        writer.write(f"HTTP/1.1 {e.status} {_REASONS[e.status]}\r\nContent-Type: application/json\r\nContent-Length: {len(e.body)}\r\n{again}{allow}Connection: close\r\n\r\n".encode() + e.body)
-        await _sent(writer, limits)
-        await _drained(reader, writer)
+    except Refusal as e: await _refuse(guard, reader, writer, path if e.status == 405 else "", e)
+    except (OSError, asyncio.IncompleteReadError): raise               # the client's fault, or nobody's
+    except Exception as e:                                             # ours: the client hears of it, and the terminal once
+        kind = type(e).__name__
+        if kind not in guard.faults: print(f"warning: the guard failed ({kind}: {str(e)[:200]!r}); this is a fault of ours, and the next of its kind is not told", file=sys.stderr, flush=True)
+        guard.faults.add(kind)
+        if begun[0]: raise ConnectionAbortedError(kind) from None
+        await _refuse(guard, reader, writer, "", Refusal(500, "the server made a mistake; its terminal says which"))
+
+async def _refuse(guard: Guard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, e: Refusal) -> None:
+    "Send a refusal, and let the client read it."
+    again = "Retry-After: 1\r\n" if e.status in (429, 503) else ""
+    allow = f"Allow: {ROUTES[path]}\r\n" if e.status == 405 else ""
+    writer.write(f"HTTP/1.1 {e.status} {_REASONS[e.status]}\r\nContent-Type: application/json\r\nContent-Length: {len(e.body)}\r\n{again}{allow}Connection: close\r\n\r\n".encode() + e.body)
+    await _sent(writer, guard.limits)
+    await _drained(reader, writer)
 
 async def _sent(writer: asyncio.StreamWriter, limits: Limits) -> None:
     "Wait until the client has taken what was written."
@@ -339,11 +358,22 @@ def start_engine(
     except Exception as e: raise BadInput(f"{gguf}: llama.cpp cannot serve it ({e}); export the model again with `croissant export`") from None
 
 # %% ../nbs/51_serve.ipynb #serving
+def check_port(
+    port: int, # 0 takes a free one
+) -> None:
+    "A number that is no port raises `BadInput`."
+    if not 0 <= port <= 65535: raise BadInput(f"--port {port}: there is no such port; give one from 1 to 65535, or 0 for a free one")
+
 def check_place(
     host: str, # A number or a name
     exposed: bool, # Was it asked for in so many words?
+    port: int = 0, # 0 takes a free one
 ) -> None:
-    "Only the loopback, unless it is asked for: otherwise `BadInput`."
+    "Only the loopback, unless it is asked for, and only what can be a host and a port: otherwise `BadInput`."
+    check_port(port)
+    try: possible = bool(host.encode("idna")) and host.isprintable() and " " not in host
+    except UnicodeError: possible = False
+    if not possible: raise BadInput(f"--host {host[:80]!r}: cannot be a host; give a number such as 127.0.0.1, or a name whose parts between dots have 1 to 63 characters")
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback: return
     if host != "localhost" and not exposed: raise BadInput(f"--host {host}: others on the network could use the model, without password or encryption; add --expose if that is meant, or leave the host out")
@@ -361,7 +391,7 @@ def guarding(
         try:
             server = await asyncio.start_server(guard.answer, host, port, limit=guard.limits.head, backlog=min(guard.limits.connections, 1024))
             bound.append(server.sockets[0].getsockname()[:2])
-        except OSError as e: bound.append(e); return
+        except (OSError, ValueError, OverflowError) as e: bound.append(e); return      # taken; or no host, no port
         finally: ready.set()
         await stop.wait()
         server.close()
@@ -370,7 +400,7 @@ def guarding(
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="guard", daemon=True)
     thread.start(); ready.wait()
     try:
-        if isinstance(bound[0], OSError): raise BadInput(f"serve: cannot listen on {host}, port {port} ({bound[0].strerror or bound[0]}); give another --port, or 0 for a free one")
+        if isinstance(bound[0], Exception): raise BadInput(f"serve: cannot listen on {host}, port {port} ({getattr(bound[0], 'strerror', None) or bound[0]}); give another --port, or 0 for a free one")
         yield f"http://{f'[{bound[0][0]}]' if ':' in bound[0][0] else bound[0][0]}:{bound[0][1]}"
     finally:
         with suppress(RuntimeError): loop.call_soon_threadsafe(stop.set)
@@ -386,7 +416,7 @@ def serving(
     threads: int = 0, # Of the engine; 0: llama.cpp's choice
 ) -> Iterator[str]: # The URL
     "Serve a model for as long as the block lasts; a file that is no model, a taken port or an open host raise `BadInput`."
-    check_place(host, exposed)
+    check_place(host, exposed, port)
     path = Path(gguf)
     if not path.is_file(): raise BadInput(f"{gguf}: no such file; make it with `croissant export`")
     header = read_gguf(path).fields
@@ -399,6 +429,13 @@ def serving(
         finally: del engine
 
 # %% ../nbs/51_serve.ipynb #export
+def _writer() -> str:
+    "Digest of what decides how a file is written: our modules, and the package that packs."
+    from importlib.metadata import version
+    import croissant
+    here = Path(str(croissant.__file__)).parent
+    return "".join(sha256(here/f"{name}.py") for name in ("export", "gguf_vocabulary", "outside")) + version("gguf")
+
 def as_gguf(
     source: Path|str, # A `.gguf` file, or a checkpoint folder
     kind: str = "q8_0", # How a folder's weights are stored
@@ -411,9 +448,12 @@ def as_gguf(
     if missing := [p.name for p in parts if not p.is_file()]:
         raise BadInput(f"{source}: {'no ' + missing[0] + ' in it' if source.is_dir() else 'no such file or folder'}; give a .gguf file or a checkpoint folder, or restore the project's own with `dvc pull`")
     folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"croissant"
-    out = folder/f"{source.resolve().name}-{kind}-{hashlib.sha256(''.join(map(sha256, parts)).encode()).hexdigest()[:16]}.gguf"
+    stem = f"{source.resolve().name}-{kind}-"
+    out = folder/f"{stem}{hashlib.sha256((''.join(map(sha256, parts)) + _writer()).encode()).hexdigest()[:16]}.gguf"
     if not out.is_file():
         from croissant.export import write_gguf
         folder.mkdir(parents=True, exist_ok=True)
         write_gguf(source, out, kind)
+        for old in folder.glob(f"{glob.escape(stem)}*.gguf"):
+            if old != out and re.fullmatch("[0-9a-f]{16}", old.stem.removeprefix(stem)): old.unlink(missing_ok=True)
     return out

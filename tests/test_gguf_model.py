@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from croissant import export
 from croissant.checkpoint import load_checkpoint, save_model
-from croissant.export import (KINDS, LlamaCpp, beginnings, bits_per_weight, complete_folder, llama_cpp_agreement, model_card, pack, packing, quantize_q4_k, quantize_q6_k, tensor_types, transformers_agreement,
+from croissant.export import (KINDS, LlamaCpp, beginnings, bits_per_weight, check_out, complete_folder, ends_turns, llama_cpp_agreement, model_card, pack, packing, quantize_q4_k, quantize_q6_k, tensor_types, transformers_agreement,
                               write_gguf)
 from croissant.gguf_vocabulary import read_vocabulary, vocabulary_fields
 from croissant.model import Llama, ModelConfig
@@ -206,3 +206,42 @@ def test_beginnings_take_turns(tmp_path):
     found = beginnings(shards, 1, 6, 5)
     assert len(found) == 6 and all(len(ids) == 5 and ids[0] == 1 and 1 not in ids[1:] for ids in found) and len({tuple(ids) for ids in found}) > 3
     with pytest.raises(BadInput, match="ask for fewer"): beginnings(shards, 1, 10**6)
+
+
+# --- what an export may replace
+
+def everything(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("out, left, said", [
+    (".", {}, "current directory"), ("..", {}, "current directory"), ("../..", {}, "current directory"), ("theses", {"theses/these.tex": "x"}, "earlier export"), ("theses", {"theses/manifest.json": '{"files": {}}'}, "earlier export"),
+    ("these", {"these": "x"}, "a file"), ("neuf", {"neuf.old/these.tex": "x"}, "in the way"), ("neuf", {"neuf.old": "x"}, "in the way"), ("neuf", {"neuf.partial/these.tex": "x"}, "in the way")])
+def test_an_export_takes_nothing_of_others(folders, tmp_path, monkeypatch, out, left, said):
+    here = tmp_path/"haut"/"ici"
+    here.mkdir(parents=True); monkeypatch.chdir(here)
+    for name, text in left.items(): (here/name).parent.mkdir(exist_ok=True); (here/name).write_text(text)
+    before = everything(tmp_path)
+    with pytest.raises(BadInput, match=said): complete_folder(folders["narrow"], out)
+    assert everything(tmp_path) == before
+
+
+def test_an_earlier_export_is_replaced_and_a_checkpoint_is_not(folders, tmp_path):
+    (tmp_path/"vide").mkdir()
+    out = complete_folder(folders["narrow"], tmp_path/"vide")
+    (tmp_path/"vide.partial").mkdir(); (tmp_path/"vide.partial"/"config.json").write_text("{")             # an export was killed here
+    complete_folder(folders["wide"], out.rename(tmp_path/"vide.old").with_name("vide"))                    # and here, between its two renames
+    assert everything(out)["model.safetensors"] == (folders["wide"]/"model.safetensors").read_bytes() and [p.name for p in tmp_path.iterdir()] == ["vide"]
+    with pytest.raises(BadInput, match="earlier export"): check_out(folders["narrow"])
+    (out/"notes.txt").write_text("à moi")
+    with pytest.raises(BadInput, match="earlier export"): check_out(out)
+    (tmp_path/"lien").symlink_to(out)
+    with pytest.raises(BadInput, match="a link"): check_out(tmp_path/"lien")
+
+
+@pytest.mark.parametrize("facts, turns", [({}, None), ({"step": 7}, None), ({"method": "lora"}, True), ({"run": {"examples": "ab"}}, True), ({"run": {"train_shards": "ab"}}, False),
+                                          ({"run": {"train_shards": "ab", "initial_weights": "cd"}}, None)])
+def test_the_manifest_tells_whether_turns_end(tmp_path, facts, turns):
+    from croissant.provenance import write_manifest
+    assert ends_turns(tmp_path) is None
+    write_manifest(tmp_path, **facts)
+    assert ends_turns(tmp_path) is turns

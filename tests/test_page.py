@@ -16,7 +16,7 @@ import pytest
 
 from croissant.checkpoint import save_model
 from croissant.model import toy_model
-from croissant.page import LONGEST, WORDS, build_page, running, talker, turn
+from croissant.page import LONGEST, WORDS, build_page, running, talker, translating, turn
 from croissant.params import BadInput
 from croissant.tokenizer import toy_tokenizer
 
@@ -44,7 +44,11 @@ def parrot(messages, dials):
     return pieces()
 
 
-def upper(text, target): return f"{target}: {text.upper()}"
+def upper(text, target):
+    "Shouts, in two pieces; waits between them when it is asked to be slow."
+    yield f"{target}:"
+    if "lent" in text: GO_ON.wait(60)
+    yield f"{target}: {text.upper()}"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,35 @@ def test_translation_and_the_other_language(tab):
 
 
 @needs_browser
+def test_a_translation_can_be_stopped(tab):
+    GO_ON.clear()
+    tab.get_by_role("tab", name=FR["translate"]).click()
+    shows = "text => [...document.querySelectorAll('textarea')].some(t => t.value == text)"
+    tab.get_by_label(FR["source"]).fill("lent")
+    tab.get_by_role("button", name=FR["go"], exact=True).click()
+    tab.wait_for_function(shows, arg="en:")
+    tab.get_by_role("button", name=FR["stop"], exact=True).last.click()
+    GO_ON.set()
+    time.sleep(2)
+    assert not tab.evaluate(f"({shows})('en: LENT')")
+    tab.get_by_label(FR["source"]).fill("vite")
+    tab.get_by_role("button", name=FR["go"], exact=True).click()
+    tab.wait_for_function(shows, arg="en: VITE")
+
+
+def test_a_translation_comes_sentence_by_sentence():
+    "Whoever stops listening stops the work."
+    asked = []
+    class Shouting:
+        def translate(self, texts, target): asked.extend(texts); return [f"{target} {t.upper()}" for t in texts]
+    text = "Un. Deux !\n\n \nTrois ?"
+    made = translating(Shouting())(text, "en")
+    assert next(made) == "en UN. " and asked == ["Un."]
+    made.close()
+    assert asked == ["Un."] and [*translating(Shouting())(text, "en")] == ["en UN. ", "en UN. en DEUX !", "en UN. en DEUX !\n\n\nen TROIS ?"]
+
+
+@needs_browser
 def test_the_policy_binds_the_browser(tab):
     "A script that would send something away, or load a picture from elsewhere, is stopped by the browser itself."
     port = listening()
@@ -175,13 +208,17 @@ def test_a_taken_port_is_named(url):
     with pytest.raises(BadInput, match="--port"), running(parrot, None, urlsplit(url).port): pass
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_an_impossible_port_is_named(port):
+    with pytest.raises(BadInput, match="65535"), running(parrot, None, port): pass
+
+
 def test_without_gradio_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(BadInput, match="requirements-serve.lock"): build_page(parrot)
 
 
 def test_a_real_model_behind_it(tmp_path):
-    pytest.importorskip("croissant.chat", reason="croissant.chat is not here; export nbs/43_chat.ipynb")
     tokenizer = toy_tokenizer()
     save_model(toy_model(tokenizer.vocab_size), tokenizer, tmp_path/"toy")
     dials = {"seed": 3, "temperature": 1., "max_new_tokens": 9}
@@ -198,7 +235,6 @@ def test_picture(browser):
     out = os.environ.get("PAGE_PICTURE")
     if not out: pytest.skip("PAGE_PICTURE is not set; set it to the path of a PNG file to be drawn")
     from croissant.consensus import ConsensusTranslator
-    from croissant.page import translating
     talk = talker(os.environ["PAGE_CHAT"]) if "PAGE_CHAT" in os.environ else parrot
     translate = translating(ConsensusTranslator.load(os.environ["PAGE_TRANSLATE"], os.environ.get("PAGE_MEMORY"))) if "PAGE_TRANSLATE" in os.environ else upper
     with ExitStack() as stack:
