@@ -224,7 +224,7 @@ def ends_turns(
 ) -> bool|None: # None: its manifest does not tell
     "Was a model trained on conversations, whose turns end with `<|im_end|>`? A damaged folder raises `BadInput`."
     facts = check_manifest(source) if (Path(source)/"manifest.json").is_file() else {}
-    run = facts.get("run") if isinstance(facts.get("run"), dict) else {}
+    run = found if isinstance(found := facts.get("run"), dict) else {}
     if "method" in facts or "examples" in run: return True
     return False if "train_shards" in run and "initial_weights" not in run else None
 
