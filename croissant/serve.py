@@ -395,8 +395,9 @@ def guarding(
         finally: ready.set()
         await stop.wait()
         server.close()
-        for task in [*guard.open]: task.cancel()
-        await asyncio.gather(*guard.open, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:             # those too that were accepted and have not begun
+            for task in others: task.cancel()
+            await asyncio.wait(others)
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="guard", daemon=True)
     thread.start(); ready.wait()
     try:
