@@ -213,9 +213,12 @@ def test_an_export_replaces_nothing_of_the_users(folder, tmp_path, capsys, monke
     assert code == 2 and "would be replaced" in err and [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["ici", "ici/a-moi", "ici/a-moi/these.tex"]
 
 
+def hears_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)   # a shell starts what runs in the background deaf to it
+
+
 def started(*words, env):
     "A verb that runs until it is told to end, and the URL that it prints."
-    p = subprocess.Popen([sys.executable, "-m", "croissant.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env)
+    p = subprocess.Popen([sys.executable, "-m", "croissant.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env, preexec_fn=hears_ctrl_c)
     line = p.stdout.readline()
     if "http" not in line: p.kill(); raise AssertionError(p.communicate())
     return p, next(w.rstrip(",") for w in line.split() if w.startswith("http"))

@@ -175,10 +175,13 @@ def test_hanging_up_frees_the_slot(toy):
         until(lambda: ask(url, body=saying(), timeout=60)[0] == 200)
 
 
+def hears_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)   # a shell starts what runs in the background deaf to it
+
+
 def test_only_the_loopback_listens_and_signals_end_it(toy, tmp_path):
     pytest.importorskip("xllamacpp", reason=MISSING)
     for sign, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
-        p = subprocess.Popen([sys.executable, "-m", "croissant.cli", "serve", "--model", toy, "--port", "0", "--context", "256", "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        p = subprocess.Popen([sys.executable, "-m", "croissant.cli", "serve", "--model", toy, "--port", "0", "--context", "256", "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c,
                              env=os.environ | {"TMPDIR": str(tmp_path)})
         try:
             url = p.stdout.readline().split()[3].rstrip(",")
