@@ -7,7 +7,7 @@ __all__ = ['HubDataset', 'hub_datasets', 'hub_dataset', 'languages', 'split_pair
            'stream']
 
 # %% ../nbs/22_hub.ipynb #imports
-import csv, difflib, re
+import csv, difflib, re, time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,6 +216,7 @@ def _rows(pattern: str, d: HubDataset) -> Iterator[dict[str, Any]]:
     try: yield from load_dataset(_format(pattern, d.name), data_files={"all": pattern}, split="all", streaming=True)
     except Exception as e:   # readers of four formats, two protocols: the kinds are many, the remedy is one
         raise BadInput(f"{d.name}: reading {pattern} broke off ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); what came before is incomplete: fetch the file again") from None
+    finally: time.sleep(.1)   # Arrow's reading threads put the file down: a program that ends while one still holds it is aborted, with everything read
 
 def stream(
     dataset: str|HubDataset, # A name as in `hub_datasets`, or a description of your own

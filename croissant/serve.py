@@ -212,6 +212,7 @@ class Guard:
     inside: int = 0 # Requests that are answered or wait
     open: set[asyncio.Task] = field(default_factory=set) # Connections
     faults: set[str] = field(default_factory=set) # Kinds of errors of the guard's own that were told already
+    ending: bool = False # Does the server end? Then nothing new is begun
     _clients: Counter = field(default_factory=Counter)
     _free: asyncio.Semaphore|None = None # Slots; made in the loop that uses it
 
@@ -239,6 +240,7 @@ class Guard:
         writer: asyncio.StreamWriter, # To the client
     ) -> None:
         "One connection, one request."
+        if self.ending: return writer.close()              # accepted, and the end came before its turn
         task = asyncio.current_task()
         assert task
         self.open.add(task)
@@ -395,8 +397,9 @@ def guarding(
         finally: ready.set()
         await stop.wait()
         server.close()
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:             # those too that were accepted and have not begun
-            for task in others: task.cancel()
+        guard.ending = True
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in guard.open: task.cancel()           # only what has begun: one cancelled before would be told as an error
             await asyncio.wait(others)
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="guard", daemon=True)
     thread.start(); ready.wait()

@@ -76,6 +76,14 @@ from croissant.simulate import mesh_of, sharded_loss, watched_step
 from tests.test_simulate import SMALL, T, B, PROFILES
 torch.set_num_threads(1)
 def status(key): return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+def risen(step):                                              # the same step again, now with the eyes of the operating system
+    for _ in range(2):
+        gc.collect(); open("/proc/self/clear_refs", "w").write("5")
+        before, _held = status("VmRSS"), step()
+    return status("VmHWM") - before
+a, b = torch.randn(B * T, SMALL.hidden_size), torch.randn(SMALL.hidden_size, SMALL.vocab_size)
+scratch = {}                                                  # what the processor's kernels take beside their tensors: the largest product shows it
+for name, x, y in (("float32", a, b), ("mixed", a.bfloat16(), b.bfloat16())): scratch[name] = max(0, risen(lambda: x @ y) - B * T * SMALL.vocab_size * x.itemsize)
 dist.init_process_group("gloo")
 found = []
 for p in PROFILES:
@@ -84,16 +92,13 @@ for p in PROFILES:
         for q in loss.parameters(): q.fill_(.01)
     seen = watched_step(loss, SMALL.vocab_size, B, T)
     optimiser, ids = adamw(loss.parameters()), torch.randint(0, SMALL.vocab_size, (2, B, T))
-    for _ in range(2):                                        # the same step again, now with the eyes of the operating system
-        gc.collect(); open("/proc/self/clear_refs", "w").write("5")
-        before = status("VmRSS")
-        loss(*ids).backward(); optimiser.step()
-    found.append(seen | {"process_bytes": status("VmHWM") - before})
+    def step(): loss(*ids).backward(); optimiser.step()
+    found.append(seen | {"process_bytes": risen(step), "scratch_bytes": scratch[p.precision]})
     del loss, optimiser, q
 open(f"{sys.argv[1]}/{dist.get_rank()}.json", "w").write(json.dumps(found))
 '''
 B, T = 4, 256
-PROFILES = [replace(RUN.profile, micro_batch_size=B, sharding="fsdp", recompute=r) for r in (True, False)]
+PROFILES = [replace(RUN.profile, micro_batch_size=B, sharding="fsdp", recompute=r, precision=p) for r, p in ((True, "mixed"), (False, "mixed"), (True, "float32"))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="un-skip where the system tells a process its peak memory (Linux)")
@@ -107,7 +112,9 @@ def test_real_ranks_need_what_imagined_ones_do(tmp_path):
         for profile, real in zip(PROFILES, json.loads((tmp_path/f"{rank}.json").read_text())):
             imagined = simulate(SMALL, profile, ranks=2, seq_len=T, rank=rank)
             assert all(imagined[k] == real[k] for k in ("resting_bytes", "peak_bytes"))
-            assert abs(real["process_bytes"] - (imagined["peak_bytes"] - imagined["resting_bytes"])) < TRACKER_ERROR * imagined["peak_bytes"], (profile, real)
+            beside, error = real["process_bytes"] - (imagined["peak_bytes"] - imagined["resting_bytes"]), TRACKER_ERROR * imagined["peak_bytes"]
+            assert -error < beside < error + real["scratch_bytes"], (profile, real)
+            assert profile.precision == "mixed" or real["scratch_bytes"] < error / 2     # fp32 takes none anywhere, so there the bound is one per cent on every machine
 
 
 def test_the_papers_plan_by_the_command():
