@@ -76,6 +76,7 @@ def opened(names, files):
             sides[name] = here, context.Process(target=worker, args=(there, name, files), daemon=True)
             sides[name][1].start(); there.close(); ask(name)
         yield ask
+        for pipe, process in sides.values(): pipe.send(None); process.join(10)
     finally:
         for _, process in sides.values(): process.kill(); process.join()
 
