@@ -343,7 +343,9 @@ def generate(
     "Continue a text, printed as it is written."
     from croissant.checkpoint import load_checkpoint
     from croissant.generate import generate as run
+    from croissant.notice import tell
     m, t = load_checkpoint(_input(model))
+    tell(_input(model))
     pieces = run(m, t, prompt, max_new_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)   # refuses before anything is printed
     print(prompt, end="", flush=True)
     for piece in pieces: print(piece, end="", flush=True)
@@ -382,9 +384,11 @@ def chat(
     "Talk with the model, in French or English."
     from croissant.chat import fit_conversation, reply
     from croissant.checkpoint import load_checkpoint
+    from croissant.notice import tell
     one = prompt or ("" if sys.stdin.isatty() else _standard_input().strip())
     if not one and not sys.stdin.isatty(): raise BadInput("standard input: empty; give a question")
     m, t = load_checkpoint(_folder(model, "dvc pull chat"))
+    tell(_input(model))
     dials = dict(max_new_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed)
     start = [{"role": "system", "content": system}] if system else []
     def answer(talk):
@@ -498,12 +502,13 @@ def page(*,
     "A page to talk and translate with, for this machine alone."
     import threading
     from croissant.consensus import ConsensusTranslator
+    from croissant.notice import NOTICES, notice
     from croissant.page import running, talker, translating
     from croissant.serve import check_port
     check_port(port)
     talk = talker(_folder(model, "dvc pull chat"))
     both = translating(ConsensusTranslator.load(_folder(translator, "dvc pull translate"), _memory(memory))) if translator else None
-    with _until_told(), running(talk, both, port, language) as url:
+    with _until_told(), running(talk, both, port, language, {k: notice(_input(model), k) for k in NOTICES}) as url:
         print(f"the page is at {url}, Ctrl-C ends", flush=True)
         threading.Event().wait()
     return 0
@@ -675,19 +680,38 @@ def verify(*,
     return 1 if found["failed"] else 0
 
 def fmti(
-    action: str, # `show` (sums and rows) or `explain` (one indicator)
+    action: str, # `show` (sums and rows), `explain` (one indicator), `verify` (every layer), `root` (one digest for all of it) or `sign`
     number: int|None = None, # Which indicator to explain, 1 to 100
+    *, level: str = "fast", # For show and verify: `fast` (seconds) or `full` (the corpus is counted, the model runs)
+    root_: str = "", # For verify: a root that you know from elsewhere
+    key: str = "", # For sign: a private key in PEM, outside the repository
+    json_: bool = False, # For show and verify: print rows as JSON
 ) -> int:
     "The transparency indicators: what is met, on what evidence, and how to falsify it."
-    from croissant.fmti import evaluate_fmti, explain, sums
+    from croissant.fmti import attest
+    from croissant.fmti.index import sums
+    from croissant.fmti.verdict import evaluate_fmti, explain
     if action == "explain":
         if number is None: raise BadInput("croissant fmti explain: which indicator? give a number from 1 to 100")
         print(explain(number)); return 0
-    if action != "show": raise BadInput(f"croissant fmti {action!r}: choose show or explain")
-    rows = evaluate_fmti()
+    if action == "root": print(attest.fmti_root()); return 0
+    if action == "sign": print(json.dumps(attest.seal(root(), attest.load_key(key)))); return 0
+    if action == "verify": return _layers(attest.check_layers(root(), level, root_), json_)
+    if action != "show": raise BadInput(f"croissant fmti {action!r}: choose show, explain, verify, root or sign")
+    rows = evaluate_fmti(level=level)
+    if json_: print(json.dumps({"sums": sums(rows), "rows": rows}, ensure_ascii=False)); return 0
     for r in rows: print(f"{r['number']:>3} {r['status']:12} {r['name']}")
     print(json.dumps(sums(rows)))
     return 0
+
+def _layers(rows: list[dict[str, str]], json_: bool) -> int:
+    "Print what the layers found; 1 if one failed."
+    failed = [r for r in rows if r["state"] == "failed"]
+    if json_: print(json.dumps({"failed": len(failed), "rows": rows}, ensure_ascii=False)); return 1 if failed else 0
+    for r in rows:
+        if r["state"] == "failed" or r["layer"] in ("L4", "L5", "L6"): print(f"{r['layer']} {r['state']:8} {r['evidence']}: {r['reason']}")
+    print(f"{sum(r['state'] == 'passed' for r in rows)} passed, {len(failed)} failed, {sum(r['state'] == 'skipped' for r in rows)} skipped")
+    return 1 if failed else 0
 
 def report(*,
     out: str = "", # Where the page goes; reports/report.html in the repository by default

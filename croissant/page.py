@@ -156,6 +156,7 @@ def build_page(
     talk: Talker, # From `talker`, or a toy
     translate: Translating|None = None, # From `translating`; without it the page has one tab
     language: str = "fr", # Of the page at first
+    about: dict[str, str]|None = None, # Language -> what users are told, see `49_notice`
 ) -> Any: # `gradio.Blocks`
     "Put the page together; without Gradio, or in another language, `BadInput`."
     if language not in WORDS: raise BadInput(f"page: language is {language!r}; choose one of {', '.join(WORDS)}")
@@ -168,10 +169,11 @@ def build_page(
         if translate:
             more, target = _translate_tab(gr, w, translate)
             texts |= more
-        note = gr.Markdown(w["note"])
+        told = {k: f"{(about or {}).get(k, '')} {v['note']}".strip() for k, v in WORDS.items()}
+        note = gr.Markdown(told[language])
         texts |= {tongue: {"label": "language"}, note: {"value": "note"}}
         def speak(language):
-            new = WORDS[language]
+            new = WORDS[language] | {"note": told[language]}
             found = {c: gr.update(**{k: new[name] for k, name in parts.items()}) for c, parts in texts.items()}
             return found | ({target: gr.update(label=new["target"], choices=_choices(new))} if target else {})
         tongue.change(speak, [tongue], [*texts, *([target] if target else [])], queue=False, api_visibility="private")
@@ -184,10 +186,11 @@ def running(
     translate: Translating|None = None, # From `translating`, or none
     port: int = 0, # 0 takes a free one
     language: str = "fr", # Of the page at first
+    about: dict[str, str]|None = None, # Language -> what users are told
 ) -> Iterator[str]: # The URL
     "Show the page for as long as the block lasts; a taken or impossible port raises `BadInput`."
     check_port(port)
-    page, gr = build_page(talk, translate, language), _gradio()
+    page, gr = build_page(talk, translate, language, about), _gradio()
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False), Middleware(AtHome)]

@@ -77,7 +77,7 @@ def test_help_of_a_verb_comes_from_docments(verb, capsys):
     ("score --model DIR --file pairs.tsv --json", {"model": "DIR", "file": "pairs.tsv", "json_": True}),
     ("generate --model DIR --seed 0 --max-tokens 9 PROMPT", {"model": "DIR", "seed": 0, "max_tokens": 9, "prompt": "PROMPT"}),
     ("verify", {"level": "fast", "json_": False}), ("verify --level full --json", {"level": "full", "json_": True}),
-    ("fmti explain 7", {"action": "explain", "number": 7}),
+    ("fmti explain 7", {"action": "explain", "number": 7}), ("fmti verify --root ab --level full", {"action": "verify", "root_": "ab", "level": "full"}),
     ("train --config FILE --out DIR", {"config": "FILE", "out": "DIR", "resume": "never"}),
     ("train --config FILE --out DIR --resume auto", {"config": "FILE", "out": "DIR", "resume": "auto"}),
     ("train --resume --config FILE --out DIR", {"resume": "auto", "config": "FILE"}),
@@ -451,10 +451,16 @@ def test_fmti_and_verify(capsys, monkeypatch):
     assert run(capsys, "fmti", "explain", "1")[0] == 0
     code, out, _ = run(capsys, "fmti", "show")
     assert code == 0 and out.count("\n") == 101
+    code, out, _ = run(capsys, "fmti", "show", "--json")
+    assert code == 0 and json.loads(out)["sums"]["indicators"] == 100
+    code, out, _ = run(capsys, "fmti", "verify", "--json", "--root", "0" * 64)
+    assert code == 1 and [r["state"] for r in json.loads(out)["rows"] if r["layer"] == "L6"] == ["failed"]
+    assert len(run(capsys, "fmti", "root")[1].strip()) == 64
+    for key, word in (("tests/test_cli.py", "inside the repository"), ("/nowhere/key.pem", "no such key")): assert word in run(capsys, "fmti", "sign", "--key", key)[2]
     from croissant import verify
     rows = [{"check": "c", "state": s, "evidence": "e", "reason": "r"} for s in ("passed", "failed", "skipped")]
     for kept, want in ((rows, 1), (rows[::2], 0)):
-        monkeypatch.setattr(verify, "CHECKS", {"one": lambda kept=kept: kept})
+        monkeypatch.setattr(verify, "CHECKS", {"one": lambda *a, kept=kept: kept})
         code, out, _ = run(capsys, "verify", "--json")
         assert code == want and json.loads(out)["rows"] == kept
         assert run(capsys, "verify")[0] == want
