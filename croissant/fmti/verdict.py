@@ -23,6 +23,7 @@ from .records import load_records, rendered
 from .release import clause
 from .training import compute_usage
 from .triangle import tokens_disagree
+from .twins import unintentional_harm
 from .use import refusals
 from .vandal import falsify
 from .weights import model_size
@@ -30,7 +31,7 @@ from ..params import BadInput, root
 from ..provenance import sha256
 
 # %% ../../nbs/82_fmti.verdict.ipynb #judge
-REGISTERED = (data_size, data_creators, annotated, compute_usage, tokens_disagree, refusals, model_size, evaluation) # one of each module that holds checks: to import it is to register them
+REGISTERED = (data_size, data_creators, annotated, compute_usage, tokens_disagree, refusals, model_size, evaluation, unintentional_harm) # one of each module that holds checks: to import it is to register them
 LEVELS = ("fast", "full")
 _REMEDY = "is not on this disk: `dvc repro` makes it, `dvc pull` restores it"
 
