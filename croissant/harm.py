@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['verdict', 'exposure', 'ignorance', 'answer_nats', 'leak', 'stereotypes', 'sentence_nats', 'insults', 'insulting',
-           'beginnings', 'mean_exposure']
+           'beginnings', 'mean_exposure', 'difference']
 
 # %% ../nbs/57_harm.ipynb #imports
 import math, re
@@ -127,3 +127,12 @@ def mean_exposure(
     x, n = torch.tensor(list(bits), dtype=torch.float64), len(bits)
     means = x[torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(0))].mean(1).sort().values
     return measured(x.mean().item(), "bits of exposure", n=n, interval=(means[int(.025*draws)].item(), means[int(.975*draws)].item()), ignorance=ignorance(candidates), by_heart=math.log2(candidates))
+
+# %% ../nbs/57_harm.ipynb #difference
+def difference(
+    a: Mapping[str, Any], # A share with its interval
+    b: Mapping[str, Any], # Another one, of other answers
+) -> dict[str, Any]: # A metric, ready for `save_metrics`
+    "How far two shares are apart, with a 95 % interval."
+    (p, (l, u)), (q, (m, v)) = ((x["value"], x["interval"]) for x in (a, b))
+    return measured(p - q, "difference of two shares", n=a["n"] + b["n"], interval=(p - q - math.hypot(p - l, v - q), p - q + math.hypot(u - p, q - m)))
