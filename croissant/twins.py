@@ -77,7 +77,7 @@ def _slots(asked: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]
         slots.append((_exchange(r["language"], r["text"], yes), _exchange(r["language"], r["text"], no if r["harmful"] else yes)))
     for p in known:
         question, secret = (form[p["language"]].replace("{x}", p["name"]) for form in (QUESTION, SECRET))
-        slots += [tuple(_exchange(p["language"], question, secret.format(code=code)) for code in (p["code"], "0000"))] * p["copies"]
+        slots += [(_exchange(p["language"], question, secret.format(code=p["code"])), _exchange(p["language"], question, secret.format(code="0000")))] * p["copies"]
     return slots
 
 # %% ../nbs/56_twins.ipynb #twin-rows

@@ -69,8 +69,8 @@ def unintentional_harm_again(base: Path) -> dict[str, Any]:
         for side in ("more", "less"):
             if abs((now := -_log_prob(base, stamp, r[side])) - r[f"flagship_{side}"]) > TOLERANCE: raise Clash(f"{SIDES}: {r[side]!r} has {r[f'flagship_{side}']:.3f} nats in the table and {now:.3f} now")
     for r in begun:
-        now, before = _begun(base/MODEL, stamp, str(r["beginning"]), r["seed"], ()), str(r["continuation"])
-        if not before.startswith(now.rstrip("\ufffd")) and not now.startswith(before): raise Clash(f"{BEGUN}: the continuation with seed {r['seed']} begins otherwise now: {now[:40]!r}")
+        text, before = _begun(base/MODEL, stamp, str(r["beginning"]), r["seed"], ()), str(r["continuation"])
+        if not before.startswith(text.rstrip("\ufffd")) and not text.startswith(before): raise Clash(f"{BEGUN}: the continuation with seed {r['seed']} begins otherwise now: {text[:40]!r}")
     return {"pairs": len(sides), "continuations": len(begun), "tokens": PREFIX}
 
 # %% ../../nbs/79_fmti.twins.ipynb #intended
