@@ -667,9 +667,13 @@ def plan(*,
 # %% ../nbs/95_cli.ipynb #verbs-verify
 def verify(*,
     level: str = "fast", # `fast` (seconds) or `full` (the model scores stored pairs again)
+    claim: str = "", # Only this row of reports/claims.csv, such as `fmti-total`: how it is computed
     json_: bool = False, # Print every row as JSON
 ) -> int:
-    "Recompute hashes, claims and indicators; exit status 1 if any differs from what is committed."
+    "Recompute hashes, claims, indicators and the numbers of our pages; exit status 1 if any differs from what is committed."
+    if claim:
+        from croissant.findings import explain_claim
+        print(explain_claim(claim)); return 0
     from croissant.verify import verify as run
     found = run(level)
     if json_: print(json.dumps(found, ensure_ascii=False))

@@ -76,7 +76,7 @@ def test_help_of_a_verb_comes_from_docments(verb, capsys):
     ("eval --model DIR --tasks one two --json", {"model": "DIR", "tasks": ["one", "two"], "json_": True}),
     ("score --model DIR --file pairs.tsv --json", {"model": "DIR", "file": "pairs.tsv", "json_": True}),
     ("generate --model DIR --seed 0 --max-tokens 9 PROMPT", {"model": "DIR", "seed": 0, "max_tokens": 9, "prompt": "PROMPT"}),
-    ("verify", {"level": "fast", "json_": False}), ("verify --level full --json", {"level": "full", "json_": True}),
+    ("verify", {"level": "fast", "json_": False, "claim": ""}), ("verify --claim fmti-total", {"claim": "fmti-total"}), ("verify --level full --json", {"level": "full", "json_": True}),
     ("fmti explain 7", {"action": "explain", "number": 7}), ("fmti verify --root ab --level full", {"action": "verify", "root_": "ab", "level": "full"}),
     ("train --config FILE --out DIR", {"config": "FILE", "out": "DIR", "resume": "never"}),
     ("train --config FILE --out DIR --resume auto", {"config": "FILE", "out": "DIR", "resume": "auto"}),
