@@ -10,7 +10,7 @@ import csv, re
 from pathlib import Path
 from typing import Any
 
-from .claims import COMPUTED, REFERENCE, _rows, evaluate, judge, lookup, read_ledger, typed_numbers
+from .claims import COMPUTED, REFERENCE, _rows, evaluate, judge, lookup, read_ledger, references, typed_numbers
 from .params import BadInput, root
 
 # %% ../nbs/81_findings.ipynb #words
@@ -61,7 +61,7 @@ def in_numbers(
     return text
 
 # %% ../nbs/81_findings.ipynb #explain
-_RELATIONS = {"=": "equal to what is printed", "<": "smaller than what is printed", "<=": "at most what is printed", ">": "larger than what is printed", ">=": "at least what is printed"}
+_RELATIONS = {"=": "equal to that", "<": "smaller than that", "<=": "at most that", ">": "larger than that", ">=": "at least that"}
 
 def _shown(x: Any) -> str:
     "A number for reading: whole numbers with their digits, others to six significant ones or to the second decimal."
@@ -77,12 +77,13 @@ def claim_lines(
     found = judge(row, base)
     lines = [("claim", found["claim"]), ("where", found["locator"])]
     if found["recomputed"] != "":
-        printed, computed, apart = found["reported_value"], found["recomputed"], found["difference"]
-        relative = f", {abs(apart / (computed - apart)):.2%} of the printed value" if computed != apart else ""
-        lines += [("printed", f"{printed} {row['unit']}".strip()), ("computed again", _shown(float(computed))), ("it should be", _RELATIONS[row["relation"]]),
-                  ("apart", f"{'+' if apart > 0 else ''}{_shown(float(apart))}{relative}; {_shown(float(found['allowed']))} allowed"),
+        theirs, computed, apart = references(row["reported"]), float(found["recomputed"]), float(found["difference"])
+        apart = 0. if abs(apart) < 1e-9 * abs(computed) else apart   # the last digits of a float
+        what = "printed" if REFERENCE.fullmatch(row["reported"].strip()) and not theirs[0].startswith("metric:") else "from printed numbers" if theirs and not any(a.startswith("metric:") for a in theirs) else "compared with"
+        relative = f", {abs(apart / (computed - apart)):.2%} of that" if computed != apart else ""
+        lines += [(what, f"{found['reported_value']} {row['unit']}".strip()), *([("which is", in_words(row["reported"], base))] if theirs and what != "printed" else []),
+                  ("computed again", _shown(computed)), ("it should be", _RELATIONS[row["relation"]]), ("apart", f"{'+' if apart > 0 else ''}{_shown(apart)}{relative}; {_shown(float(found['allowed']))} allowed"),
                   ("formula", in_words(row["check"], base)), ("in numbers", in_numbers(row["check"], base))]
-        if not re.fullmatch(r"\{(facts|table):[^{}]*\}|\d+", row["reported"]): lines.insert(3, ("printed value from", in_words(row["reported"], base)))
     return [*lines, ("verdict", found["verdict"]), ("kind of support", row["status"]), *([("note", found["note"])] if found["note"] else []), ("again", f"croissant verify --claim {row['id']}")]
 
 def explain_claim(
