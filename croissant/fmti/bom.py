@@ -174,6 +174,7 @@ def locked(
     if (m := re.search(r"^torch==(\S+)", (base/"requirements.in").read_text(encoding="utf-8"), re.M)) and "torch" not in found: found["torch"] = m[1], [""]
     return dict(sorted(found.items()))
 
+# %% ../../nbs/87_fmti.bom.ipynb #things-graph
 def _libraries(lock: dict[str, tuple[str, list[str]]]) -> list[dict[str, Any]]:
     "The components that are libraries."
     return [{"type": "library", "bom-ref": ref, "name": name, "version": version, "purl": ref} for name, (version, _) in lock.items() for ref in [purl("PyPI", name, version)]]
@@ -327,6 +328,7 @@ def _toy_table(base: Path) -> None:
                      "sha256": "; ".join(digest(p.encode()).hexdigest() for p in paths), "reason": "as expected", "expected": r["expected"], "level": r["level"]})
     save_table(rows, base/TABLE)
 
+# %% ../../nbs/87_fmti.bom.ipynb #toy-release
 def toy_release(
     base: Path|str, # An empty folder
 ) -> Path: # The same
