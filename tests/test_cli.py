@@ -78,6 +78,7 @@ def test_help_of_a_verb_comes_from_docments(verb, capsys):
     ("generate --model DIR --seed 0 --max-tokens 9 PROMPT", {"model": "DIR", "seed": 0, "max_tokens": 9, "prompt": "PROMPT"}),
     ("verify", {"level": "fast", "json_": False, "claim": ""}), ("verify --claim fmti-total", {"claim": "fmti-total"}), ("verify --level full --json", {"level": "full", "json_": True}),
     ("fmti explain 7", {"action": "explain", "number": 7}), ("fmti verify --root ab --level full", {"action": "verify", "root_": "ab", "level": "full"}),
+    ("fmti export --to mof --out FILE", {"action": "export", "to": "mof", "out": "FILE"}), ("fmti export --to cyclonedx", {"action": "export", "to": "cyclonedx", "out": ""}),
     ("train --config FILE --out DIR", {"config": "FILE", "out": "DIR", "resume": "never"}),
     ("train --config FILE --out DIR --resume auto", {"config": "FILE", "out": "DIR", "resume": "auto"}),
     ("train --resume --config FILE --out DIR", {"resume": "auto", "config": "FILE"}),

@@ -76,6 +76,7 @@ COMPONENTS = (
     Component("Research paper", "document", 1, True, "none is about these models", ()),
     Component("Evaluation results", "document", 3, True, "suites and pairs with intervals and floors", ("reports/tables/frenchbench_lab.csv", f"{METRICS}/minimal_pairs.json")))
 
+# %% ../../nbs/88_fmti.forms.ipynb #mof-classes
 def openness(
     base: Path, # Folder to look in
 ) -> list[dict[str, Any]]: # `component`, `licence`, `state` (`included`, `not open`, `missing`), in the order of `COMPONENTS`
@@ -166,6 +167,7 @@ def _answers(base: Path) -> dict[str, tuple[list[bool], str, str]]:
             "datasheet": (there("reports/data_card.md", "reports/training_content_summary.md"), "reports/data_card.md", "a data card, and the public summary of Article 53(1)(d)"),
             "licenses": ([met(71), share == 1], "LICENSE", f"{said(71)}; of the corpus {share:.1%} by bytes is text under an open licence that its package states")}
 
+# %% ../../nbs/88_fmti.forms.ipynb #index-entry
 def european_index(
     base: Path|None = None, # Folder with the records; the repository root by default
 ) -> dict[str, Any]: # Of YAML
@@ -225,6 +227,7 @@ def _model_answers(base: Path, c: dict[str, Any], said: Callable[[int], str]) ->
             "Acceptable use policy": f"[POLICY.md](../../POLICY.md); {said(73)}", "Intended uses": said(74), "AI systems in which the model can be integrated": said(100),
             "Technical means of integration": "`croissant generate`, `chat`, `translate`, `serve` and `page`; `croissant export` writes folders for `transformers` and GGUF files for llama.cpp", "Required hardware": said(64), "Required software": f"{len(locked(base)):,} locked packages, [requirements.lock](../../requirements.lock)"}
 
+# %% ../../nbs/88_fmti.forms.ipynb #eu-process
 def _process_answers(base: Path, said: Callable[[int], str]) -> dict[str, str]:
     "Training, data, resources."
     run = load_json((base/CHECKPOINTS/"flagship/manifest.json").resolve())["run"]
