@@ -8,9 +8,10 @@ __all__ = ['TABLE', 'ROOT', 'CHECKPOINTS', 'WEIGHTS', 'RECORDS', 'PAGES', 'MODEL
            'check_bom', 'toy_release']
 
 # %% ../../nbs/87_fmti.bom.ipynb #imports
-import csv, json, re, shutil
+import csv, json, re, shutil, tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from cyclonedx.spdx import is_supported_id
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from ..checkpoint import model_config
+from ..checkpoint import load_checkpoint, model_config, save_model
+from ..finetune import deepen
 from .checks import METRICS, STAGES
 from .index import DISCLOSED, PROOF_CLASSES, STATUSES, load_indicators, sums
 from .records import load_records
@@ -97,10 +99,23 @@ def _properties(**values: Any) -> list[dict[str, str]]:
     return [{"name": f"croissant:{k}", "value": str(v)} for k, v in values.items()]
 
 # %% ../../nbs/87_fmti.bom.ipynb #models
+@lru_cache(maxsize=8)
+def _deepened(folder: Path, stamp: str, layers: int) -> str:
+    "Digest of a checkpoint's weights with copies of its layers, as a fine-tuning begins with them."
+    with tempfile.TemporaryDirectory() as tmp:
+        model, tokenizer = load_checkpoint(folder)
+        return sha256(save_model(deepen(model, layers), tokenizer, Path(tmp)/"deep")/WEIGHTS)
+
+def _grown_from(base: Path, start: str, layers: int) -> str:
+    "`flagship`, if these are its weights, as they are or made deeper; else nothing."
+    path = base/CHECKPOINTS/"flagship"
+    if not start or not (path/WEIGHTS).is_file(): return ""
+    return "flagship" if start == (stamp := sha256(path/WEIGHTS)) or start == _deepened(path, stamp, layers) else ""
+
 def model_facts(
     base: Path, # Folder with the checkpoints
     name: str, # Such as `flagship`
-) -> dict[str, Any]: # `config`, `sha256`, `bytes`, `parameters`, `non_embedding`, `tokens_seen`, `steps`, `initial_weights` (empty if random), `architecture`
+) -> dict[str, Any]: # `config`, `sha256`, `bytes`, `parameters`, `non_embedding`, `tokens_seen`, `steps`, `initial_weights` and `grown_from` (empty if random), `architecture`
     "Shape and weights of a released model; a checkpoint that is not on the disk raises `BadInput`."
     folder = base/CHECKPOINTS/name
     if not (folder/"manifest.json").is_file(): raise BadInput(f"{CHECKPOINTS}/{name} is not on this disk: `dvc pull` restores it")
@@ -108,7 +123,7 @@ def model_facts(
     config = model_config(shape, f"{CHECKPOINTS}/{name}/config.json")
     counted, weights = count_parameters(config), made["files"][WEIGHTS]
     return {"config": config, "sha256": weights["sha256"], "bytes": weights["bytes"], "parameters": counted["total"], "non_embedding": counted["non_embedding"], "tokens_seen": made["tokens_seen"], "steps": made["step"],
-            "initial_weights": made["run"].get("initial_weights", ""), "architecture": shape["architectures"][0]}
+            "initial_weights": (start := made["run"].get("initial_weights", "")), "grown_from": _grown_from(base, start, config.num_hidden_layers), "architecture": shape["architectures"][0]}
 
 def _scores(base: Path, m: Released) -> tuple[list[dict[str, Any]], str]:
     "Metrics with an interval, or why there are none."
@@ -130,7 +145,7 @@ def _card(base: Path, m: Released, facts: dict[str, Any], data: list[str], rows:
     "The model card; what is said of use, limits and mitigation are sentences of the table."
     scores, record = _scores(base, m)
     said = {int(r["number"]): r["value"] or r["reason"] for r in rows}
-    risks = [{"name": f"{r['risk']} ({r['kind']}; {r['who']})", "mitigationStrategy": said[57]} for r in text_rows(base/"fmti/risks.csv")]
+    risks = [{"name": f"{r['risk']} ({r['kind']}; {r['who']})", "mitigationStrategy": "none for this risk"} for r in text_rows(base/"fmti/risks.csv")]
     limits = {"users": [said[73]], "useCases": [said[74]], "ethicalConsiderations": risks} | ({"technicalLimitations": [said[47]]} if m.name == "flagship" else {})   # the suites are about the flagship
     return {"modelParameters": {"approach": {"type": m.approach}, "task": m.task, "architectureFamily": "llama", "modelArchitecture": facts["architecture"], "datasets": [{"ref": d} for d in data],
                                 "inputs": [{"format": "text"}], "outputs": [{"format": "text"}]}, "quantitativeAnalysis": {"performanceMetrics": scores},
@@ -141,7 +156,7 @@ def _models(base: Path, c: dict[str, Any], data: list[str], rows: list[dict[str,
     found = []
     for m in MODELS:
         f = model_facts(base, m.name)
-        counted = {k: f[k] for k in ("parameters", "non_embedding", "tokens_seen", "steps", "bytes")} | {"context": f["config"].max_position_embeddings, "initial_weights": f["initial_weights"] or "random numbers"}
+        counted = {k: f[k] for k in ("parameters", "non_embedding", "tokens_seen", "steps", "bytes")} | {"context": f["config"].max_position_embeddings, "initial_weights": f["initial_weights"] or "random numbers", "grown_from": f["grown_from"]}
         found.append({"type": "machine-learning-model", "bom-ref": f"model:{m.name}", "name": f"{c['name']}-{m.name}", "version": c["version"], "description": f"{m.task}; a Llama decoder, French and English", "hashes": _hash(f["sha256"]),
                       "licenses": licences(c["license"]), "externalReferences": [{"type": "distribution", "url": f"{CHECKPOINTS}/{m.name}/{WEIGHTS}", "hashes": _hash(f["sha256"])}], "modelCard": _card(base, m, f, data, rows), "properties": _properties(**counted)})
     return found
@@ -187,10 +202,10 @@ def _graph(c: dict[str, Any], lock: dict[str, tuple[str, list[str]]], models: li
     for name, (_, asks) in lock.items():
         for a in asks:
             if a in refs: edges[refs[a]].add(refs[name])
-    origin = {m["hashes"][0]["content"]: m["bom-ref"] for m in models}
+    origin = {m["bom-ref"].removeprefix("model:"): m["bom-ref"] for m in models}
     for m in models:
-        start = next(p["value"] for p in m["properties"] if p["name"] == "croissant:initial_weights")
-        if start in origin: edges[m["bom-ref"]].add(origin[start])
+        grown = next(p["value"] for p in m["properties"] if p["name"] == "croissant:grown_from")
+        if grown in origin: edges[m["bom-ref"]].add(origin[grown])
     return [{"ref": ref, "dependsOn": sorted(on)} for ref, on in sorted(edges.items())]
 
 # %% ../../nbs/87_fmti.bom.ipynb #standard

@@ -158,7 +158,7 @@ def _answers(base: Path) -> dict[str, tuple[list[bool], str, str]]:
     met, there = (lambda n: rows[n]["status"] in DISCLOSED), (lambda *paths: [present(base, p) for p in paths])
     said = lambda n: rows[n]["value"] or rows[n]["reason"]
     share = open_share(base)
-    return {"datasources_basemodel": ([met(2), met(19)], "sources.csv", said(2)), "datasources_endmodel": ([met(2), met(19), *there("nbs/44_instructions.ipynb")], "nbs/44_instructions.ipynb", "conversations are made by programs from the same corpus"),
+    return {"datasources_basemodel": ([met(2), met(19)], "sources.csv", said(2)), "datasources_endmodel": ([met(2), met(19), *there("nbs/44_instructions.ipynb")], "nbs/44_instructions.ipynb", "conversations are cut out of the same corpus by programs, and some are written by the maintainers"),
             "weights_basemodel": ([met(39), *there(f"{CHECKPOINTS}/flagship")], f"{CHECKPOINTS}/flagship", said(39)), "weights_endmodel": ([met(39), *there(f"{CHECKPOINTS}/chat")], f"{CHECKPOINTS}/chat", said(39)),
             "trainingcode": (there("nbs/stages/10_build_corpus.ipynb", "nbs/stages/30_pretrain.ipynb", "nbs/stages/66_chat.ipynb"), "dvc.yaml", "every stage from packages to models"),
             "code": (there("nbs/17_build.ipynb", "nbs/35_trainer.ipynb", "nbs/47_sft.ipynb"), "nbs", "the code is exported from notebooks that explain it"),
@@ -214,8 +214,8 @@ def _ticked(chosen: str, *choices: str) -> str: return "  ".join(f"{'☒' if c =
 def _model_answers(base: Path, c: dict[str, Any], said: Callable[[int], str]) -> dict[str, str]:
     "Who, what, where, for what."
     facts = {m.name: model_facts(base, m.name) for m in MODELS}
-    f, origin = facts["flagship"], {v["sha256"]: k for k, v in facts.items()}
-    starts = "; ".join(f"{k} starts from {origin.get(v['initial_weights'], 'weights with the SHA-256 ' + v['initial_weights'][:16] + '…')}" for k, v in facts.items() if v["initial_weights"])
+    f = facts["flagship"]
+    starts = "; ".join(f"{k} starts from {'the ' + v['grown_from'] + ', with copies of its layers' * (v['initial_weights'] != facts[v['grown_from']]['sha256']) if v['grown_from'] else 'weights with the SHA-256 ' + v['initial_weights'][:16] + '…'}" for k, v in facts.items() if v["initial_weights"])
     modality = f"{_ticked('text', 'text', 'image', 'audio', 'video', 'other')}; {f['config'].max_position_embeddings:,} tokens, prompt and answer together"
     return {"Legal name of the provider": f"not applicable: no legal person is recorded; the authors sign as {', '.join(c['authors'])}", "Name of the model": f"{c['name']} {c['version']}: " + ", ".join(facts),
             "Authenticity": "; ".join(f"{k}: SHA-256 `{v['sha256']}`, {v['bytes']:,} bytes" for k, v in facts.items()) + f"; root of the records `{load_json(base/ROOT)['root']}`", "Release date": c["date"],
@@ -234,7 +234,7 @@ def _process_answers(base: Path, said: Callable[[int], str]) -> dict[str, str]:
     settings = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in sorted(run.items()) if k.startswith("train."))
     summary = "[public summary of training content](../training_content_summary.md)"
     return {"Design specifications of the training": f"{said(28)}; {settings or 'no setting is recorded'}", "Decision rationale": "dated entries in [LOG.md](../LOG.md), failures among them; each library notebook says what the paper did, what is done here, and why it differs",
-            "Type of data": _ticked("text", "text", "image", "audio", "video", "other"), "Provenance of the data": f"{_ticked('publicly available datasets', 'web crawling', 'private datasets of third parties', 'publicly available datasets', 'user data', 'synthetic data')}; {said(2)}; {summary}",
+            "Type of data": _ticked("text", "text", "image", "audio", "video", "other"), "Provenance of the data": f"{_ticked('publicly available datasets', 'web crawling', 'private datasets of third parties', 'publicly available datasets', 'user data', 'synthetic data')}; the conversations of the chat model are cut out of these texts by programs, and some are written by the maintainers; {said(2)}; {summary}",
             "How data was obtained and selected": f"{said(4)}; {said(19)}", "Number of data points": said(1), "Scope and main characteristics": f"{said(3)}; [data card](../data_card.md)", "Curation": said(5),
             "Measures to detect unsuitable sources": f"{said(7)}; {said(10)}; {said(32)}", "Measures to detect identifiable biases": f"{said(52)}; what is known of the sources' slant is in the [data card](../data_card.md)",
             "Training time": said(21), "Amount of computation": said(20), "Method of measurement": "counted from the shape and the tokens by several definitions (`croissant/footprint.py`), and compared with the record of the run",
