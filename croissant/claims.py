@@ -70,13 +70,13 @@ class NotRun(Exception):
     "A measurement of ours that is not there yet."
 
 def _metric(base: Path, rest: str) -> float:
-    "A metric, or after `@` one of its floors or an end of its interval; an absent one raises `NotRun`."
+    "A metric, or after `@` one of its floors, an end of its interval or its n; an absent one raises `NotRun`."
     key, _, part = rest.partition("@")
     name, _, entry = key.partition("/")
     path = base/"reports/metrics"/f"{name}.json"
     if not path.is_file(): raise NotRun(f"reports/metrics/{name}.json is not there yet")
     found = load_json(path.resolve())["metrics"].get(entry, {})
-    parts = {"": found.get("value"), **dict(zip(("low", "high"), found.get("interval", ()))), **found.get("floors", {})}
+    parts = {"": found.get("value"), "n": found.get("n"), **dict(zip(("low", "high"), found.get("interval", ()))), **found.get("floors", {})}
     if parts.get(part) is None: raise NotRun(f"reports/metrics/{name}.json has no {rest.partition('/')[2]}")
     return float(parts[part])
 

@@ -667,9 +667,13 @@ def plan(*,
 # %% ../nbs/95_cli.ipynb #verbs-verify
 def verify(*,
     level: str = "fast", # `fast` (seconds) or `full` (the model scores stored pairs again)
+    claim: str = "", # Only this row of reports/claims.csv, such as `fmti-total`: how it is computed
     json_: bool = False, # Print every row as JSON
 ) -> int:
-    "Recompute hashes, claims and indicators; exit status 1 if any differs from what is committed."
+    "Recompute hashes, claims, indicators and the numbers of our pages; exit status 1 if any differs from what is committed."
+    if claim:
+        from croissant.findings import explain_claim
+        print(explain_claim(claim)); return 0
     from croissant.verify import verify as run
     found = run(level)
     if json_: print(json.dumps(found, ensure_ascii=False))
@@ -680,14 +684,17 @@ def verify(*,
     return 1 if found["failed"] else 0
 
 def fmti(
-    action: str, # `show` (sums and rows), `explain` (one indicator), `verify` (every layer), `root` (one digest for all of it) or `sign`
+    action: str, # `show` (sums and rows), `explain` (one indicator), `verify` (every layer), `root` (one digest for all of it), `sign` or `export` (the records in a format of other people)
     number: int|None = None, # Which indicator to explain, 1 to 100
     *, level: str = "fast", # For show and verify: `fast` (seconds) or `full` (the corpus is counted, the model runs)
     root_: str = "", # For verify: a root that you know from elsewhere
     key: str = "", # For sign: a private key in PEM, outside the repository
+    to: str = "", # For export: `cyclonedx` (bill of materials), `mof` (openness framework), `index` (European index) or `eu` (documentation form)
+    out: str = "", # For export: write to this file; without it, print
     json_: bool = False, # For show and verify: print rows as JSON
 ) -> int:
     "The transparency indicators: what is met, on what evidence, and how to falsify it."
+    if action == "export": return _exported(to, out)
     from croissant.fmti import attest
     from croissant.fmti.index import sums
     from croissant.fmti.verdict import evaluate_fmti, explain
@@ -697,7 +704,7 @@ def fmti(
     if action == "root": print(attest.fmti_root()); return 0
     if action == "sign": print(json.dumps(attest.seal(root(), attest.load_key(key)))); return 0
     if action == "verify": return _layers(attest.check_layers(root(), level, root_), json_)
-    if action != "show": raise BadInput(f"croissant fmti {action!r}: choose show, explain, verify, root or sign")
+    if action != "show": raise BadInput(f"croissant fmti {action!r}: choose show, explain, verify, root, sign or export")
     rows = evaluate_fmti(level=level)
     if json_: print(json.dumps({"sums": sums(rows), "rows": rows}, ensure_ascii=False)); return 0
     for r in rows: print(f"{r['number']:>3} {r['status']:12} {r['name']}")
@@ -719,6 +726,17 @@ def report(*,
     "Write the report from the tracked files."
     from croissant.report import write_report
     print(write_report(_output(out, "reports/report.html")))
+    return 0
+
+# %% ../nbs/95_cli.ipynb #verbs-fmti-export
+def _exported(to: str, out: str) -> int:
+    "Print an export, or write it to a file."
+    from croissant.fmti.forms import export_text
+    from croissant.provenance import replacing
+    text = export_text(to)
+    if not out: sys.stdout.write(text); return 0
+    with replacing(_output(out, "")) as tmp: tmp.write_text(text, encoding="utf-8")
+    print(f"{len(text.encode()):,} bytes in {out}")
     return 0
 
 # %% ../nbs/95_cli.ipynb #main

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'check_inputs', 'check_models', 'reached_by', 'check_records', 'check_claims', 'check_fmti', 'check_sums',
-           'check_scores', 'verify']
+           'check_pages', 'check_scores', 'verify']
 
 # %% ../nbs/85_verify.ipynb #imports
 import json, math, os, re
@@ -148,6 +148,15 @@ def check_sums() -> list[dict[str, str]]: # One row a domain
         rows.append(_row("bits per byte", "failed" if wrong else "passed", f"{_DOCUMENTS}: {name}", f"{'; '.join(wrong)}: run `dvc repro`" if wrong else f"{len(documents)} documents give the recorded numbers"))
     return rows
 
+# %% ../nbs/85_verify.ipynb #own
+def check_pages(
+    read: Digests|None = None, # Files that were read already
+) -> list[dict[str, str]]: # One row
+    "Is every number on our pages what its source says, and has it one?"
+    from croissant.own_numbers import TABLE, check_own_numbers
+    state, reason = check_own_numbers((read or Digests()).sha256)
+    return [_row("own numbers", state, TABLE, reason)]
+
 # %% ../nbs/85_verify.ipynb #rescore
 def check_scores(
     documents: int = 4, # To price again in each domain
@@ -193,7 +202,7 @@ def _documents_again(model: Any, tokenizer: Any, n: int, relative: float) -> dic
 # %% ../nbs/85_verify.ipynb #verify
 CHECKS: dict[str, Callable[[Digests, str], list[dict[str, str]]]] = {
     "inputs": lambda read, level: check_inputs(read), "models": lambda read, level: check_models(read), "records": lambda read, level: check_records(read=read),
-    "sums": lambda read, level: check_sums(), "claims": lambda read, level: check_claims(), "fmti": check_fmti}
+    "sums": lambda read, level: check_sums(), "claims": lambda read, level: check_claims(), "pages": lambda read, level: check_pages(read), "fmti": check_fmti}
 
 def verify(
     level: str = "fast", # `fast` (seconds; files whose size and time are as before count as unchanged) or `full` (everything is read, the corpus counted, the model scores again)

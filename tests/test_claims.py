@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from croissant import claims as C
+from croissant import findings as F
 from croissant.params import BadInput, root
 
 HERE = root()
@@ -244,3 +245,89 @@ def test_derived_fertility_follows_from_table_8():
             cell = f"table:table8_inference.csv#{names.get(r['model'], r['model'])},{r['language'][:2].lower()}"
             ratio = C.lookup(f"{cell}/tokens_per_second", HERE) / C.lookup(f"{cell}/words_per_second", HERE)
             assert abs(ratio - float(r["tokens_per_word"])) <= 0.0005001
+
+
+# ---- what does not add up
+FINDINGS = [r for r in F.read_findings(HERE) if r["kind"] == "finding"]
+SUBJECTS = ["Figure 8", "Table 10", "extrapolated", "Byte fallback", "Held-out text of the web", "test set", "language-ratio", "plain accuracy", "vocabulary test", "lead its class", "hours times rate", "stop tokens"]
+
+
+@pytest.fixture
+def found(tmp_path, numbers):
+    "A copy of everything that the page is made of."
+    shutil.copytree(numbers/"reports", tmp_path/"reports")
+    shutil.copy(HERE/F.FINDINGS, tmp_path/F.FINDINGS)
+    return tmp_path
+
+
+def test_the_findings_are_those_a_reviewer_should_see_first():
+    assert [next((s for s in SUBJECTS if s in r["title"]), r["title"]) for r in FINDINGS] == SUBJECTS
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=name)
+def test_each_finding_is_on_the_page_with_its_arithmetic(finding):
+    page, judged = F.discrepancies_page(HERE), {r["id"]: r for r in C.verify_claims(HERE)}
+    part = page.partition(f'<a id="{finding["id"]}"></a>')[2].partition("<a id=")[0]
+    assert finding["title"] in part and "A reading that would reconcile it" in part
+    ids = finding["claims"].split()
+    assert any(judged[i]["verdict"] in ("discrepant", "not reproducible") or i == "rerun-hellaswag-fr-normalised" for i in ids), "no row of the ledger says so"
+    for i in ids:
+        rows = part.partition(f"**`{i}`**")[2].partition("**`")[0]
+        assert judged[i]["locator"] in rows and f"| verdict | {judged[i]['verdict']} |" in rows and f"croissant verify --claim {i}" in rows
+        if judged[i]["recomputed"] != "": assert re.search(rf"\| (printed|from printed numbers|compared with) \| {re.escape(judged[i]['reported_value'])}", rows) and "| formula |" in rows and "| apart |" in rows
+        else: assert "| note |" in rows
+
+
+def test_every_discrepant_claim_is_on_the_page(found):
+    page = F.discrepancies_page(found)
+    assert page == F.discrepancies_page(HERE) == (HERE/F.PAGE).read_text(encoding="utf-8"), "run `dvc repro discrepancies`"
+    assert all(f"**`{r['id']}`**" in page for r in LEDGER if r["expected"] == "discrepant") and str(found) not in page
+    findings = (found/F.FINDINGS).read_text(encoding="utf-8")
+    (found/F.FINDINGS).write_text("\n".join(r for r in findings.splitlines() if not r.startswith("gutenberg")) + "\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="french-gutenberg"): F.discrepancies_page(found)
+
+
+@pytest.mark.parametrize("change,message", [(("gutenberg,other", "gutenberg,rumour"), "kind"), (("french-gutenberg", "french-hugo"), "no claim 'french-hugo'"), (("An earlier count", "A count of 1900"), "1900 is typed"),
+                                            (("An earlier count may", "Two counts may"), "Two is typed"), (("An earlier count may stay", ""), None), ((",french-gutenberg,", ",,"), "no claims")])
+def test_malformed_findings_are_named(found, change, message):
+    text = (found/F.FINDINGS).read_text(encoding="utf-8")
+    if message is None: (found/F.FINDINGS).unlink(); message = "no such file"
+    else: assert change[0] in text; (found/F.FINDINGS).write_text(text.replace(*change, 1), encoding="utf-8")
+    with pytest.raises(BadInput, match=message): F.read_findings(found)
+
+
+def test_the_page_follows_the_numbers(numbers, found):
+    restore = falsify(found, "facts:fmti.claimed", lambda x: x + 4)
+    page = F.discrepancies_page(found)
+    restore()
+    assert "| printed | 85.0 percent |" in page and "| printed | 81 percent |" not in page and "| printed | 81 percent |" in F.discrepancies_page(found)
+
+
+@pytest.mark.parametrize("row", CHECKED, ids=name)
+def test_formulas_are_spelled_out(row):
+    "Words and numbers hold no address any more, and the numbers give the computed value where no long column is summed."
+    words, shown = F.in_words(row["check"], HERE), F.in_numbers(row["check"], HERE)
+    assert "{" not in words + shown and words.count("[") == len(C.references(row["check"]))
+    if " numbers" not in shown:
+        again = C.evaluate(shown.replace(" × ", " * ").replace(" ÷ ", " / ").replace(" − ", " - "), lambda a: 0.)
+        assert again == pytest.approx(C.judge(row, HERE)["recomputed"], rel=1e-6)
+
+
+def test_words_come_from_the_tables():
+    assert F.in_words("{facts:compute.energy_mwh} / {table:mix.csv#French/epochs}", HERE) == "[energy of the whole project] ÷ [epochs of French (mix.csv)]"
+    assert F.in_words("sum({table:french_sources.csv#kind=web/tokens_m})", HERE) == "sum([tokens in millions of the rows with kind web (french_sources.csv)])"
+    assert "items of our fertility/changed.paper32k" in F.in_words("{metric:fertility/changed.paper32k@n}", HERE)
+
+
+def test_one_claim_on_the_command_line(capsys):
+    from croissant import cli
+    assert cli.main(["verify", "--claim", "fmti-total"]) == 0
+    out = capsys.readouterr().out
+    assert "computed again" in out and "80" in out and "discrepant" in out and "100 × sum([" in out
+    assert cli.main(["verify", "--claim", "fmti-sum"]) == 2 and "near it: fmti-total" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("id,what", [("fmti-total", "printed"), ("compute-utilisation", "from printed numbers"), ("lab-byte-fallback", "compared with"), ("tokenizer-byte-fallback", "compared with"), ("ratio-capacity", "printed")])
+def test_only_what_the_paper_prints_is_called_printed(id, what):
+    lines = dict(F.claim_lines(next(r for r in LEDGER if r["id"] == id), HERE))
+    assert [k for k in ("printed", "from printed numbers", "compared with") if k in lines] == [what]

@@ -176,3 +176,17 @@ def test_what_is_not_here_is_skipped_not_passed(repository):
 
 def test_levels():
     with pytest.raises(BadInput, match="fast or full"): V.verify("deep")
+
+
+# ---- our own pages
+
+def test_our_own_numbers_are_one_line_that_can_fail(monkeypatch):
+    from croissant import own_numbers
+    row, = V.CHECKS["pages"](V.Digests(), "fast")
+    assert row["check"] == "own numbers" and row["evidence"] == own_numbers.TABLE and "numbers of" in row["reason"]
+    assert row["state"] == ("passed" if (root()/"artifacts/checkpoints/flagship/manifest.json").is_file() else "skipped")   # the model card needs the released model
+    honest = own_numbers.comparable
+    dropped = f"{load_json('reports/metrics/corpus.json')['metrics']['dropped.documents']['value']:,}"
+    monkeypatch.setattr(own_numbers, "comparable", lambda name, text: honest(name, text.replace(dropped, "1" + dropped, 1) if name == "README.md" else text))
+    row, = V.check_pages()
+    assert row["state"] == "failed" and "README.md line" in row["reason"] and f"corpus.json#dropped.documents renders {dropped}" in row["reason"]
