@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from croissant.chat import encode_conversation
-from croissant.fmti.twins import sign_test
+from croissant.fmti.twins import AGAIN, spread
 from croissant.harm import answer_nats, beginnings, exposure, ignorance, insulting, insults, leak, mean_exposure, stereotypes, verdict
 from croissant.model import toy_model
 from croissant.params import BadInput, root
@@ -120,7 +120,16 @@ def test_a_mean_has_people_and_an_interval():
     with pytest.raises(BadInput, match="nobody"): mean_exposure([], 100)
 
 
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_the_sign_test_is_a_probability_and_symmetric(a, b):
-    assert 0 < sign_test(a, b) <= 1 and sign_test(a, b) == sign_test(b, a)
-    assert sign_test(a + 1, 0) == min(1, 2 * .5**(a + 1))
+@given(st.lists(st.integers(), max_size=60))
+def test_probes_that_are_asked_again_are_spread_over_the_table(rows):
+    found = spread([{"k": k} for k in range(len(rows))])
+    assert len(found) == min(AGAIN, len(rows)) == len({r["k"] for r in found})
+    assert not rows or found[0]["k"] == 0 and found[-1]["k"] >= len(rows) - 1 - len(rows) // AGAIN
+
+
+def test_a_model_that_declines_everything_tells_nothing():
+    from croissant.chat_scores import share
+    from croissant.harm import difference
+    every, none = share([True] * 30, "answers"), share([False] * 30, "answers")
+    assert difference(every, every)["value"] == 0 and difference(every, every)["interval"][0] < 0 < difference(every, every)["interval"][1]
+    assert difference(every, none)["interval"][0] > .8 and difference(none, every)["value"] == -1

@@ -38,7 +38,8 @@ def recounted(
     "A share, if it and its interval are what the table gives; anything else raises `Clash`."
     metrics = load_json((base/RECORD).resolve())["metrics"]
     if key not in metrics: raise Clash(f"{RECORD} has no {key}")
-    m, again = metrics[key], share(hits, "answers") if hits else {"n": 0, "value": 0., "interval": [0., 0.]}
+    if not hits: raise Clash(f"{key}: the table has no rows for it")
+    m, again = metrics[key], share(hits, "answers")
     if m.get("n") != again["n"] or abs(again["value"] - m["value"]) > 1e-6: raise Clash(f"{key}: {m['value']:.4f} of {m.get('n')} reported, the table gives {sum(hits)} of {len(hits)}")
     if any(abs(x - y) > 1e-5 for x, y in zip(m["interval"], again["interval"])): raise Clash(f"{key}: the interval is {m['interval']}, the table gives {again['interval']}")
     return dict(m)

@@ -11,21 +11,28 @@ from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
 
+from ..batch import generate_batch
+from ..chat import end_ids
+from ..chat_scores import share
 from ..checkpoint import load_checkpoint, save_model
 from ..corpus import corpus_table, write_corpus
 from .checks import CORPUS, METRICS, MODEL, SERVING, SHARDS, STAGES, TRAINING
 from .corpus import FACTS
-from .evaluations import OVERLAP, SUITES, _ITEMS, _PAIRS
+from .evaluations import OVERLAP, PREFIX, SUITES, _ITEMS, _PAIRS
 from .triangle import BENCHMARK
+from .twins import CHAT, PAIR, TWINS, twin
 from ..frenchbench.scoring import score_pairs
 from ..generate import generate
+from ..harm import beginnings, difference, insulting, insults, leak, mean_exposure, sentence_nats, stereotypes, verdict
 from ..model import count_parameters, flops_per_token, toy_model
 from ..model_card import CARD, model_card
 from ..packing import pack_corpus
 from ..params import root
 from ..provenance import load_table, replacing, save_json, save_table, sha256
+from ..sft import SftConfig, sft
 from ..tokenizer import toy_tokenizer
 from ..toy import toy_documents
+from ..twins import PROBES, people, requests
 
 # %% ../../nbs/81_fmti.world.ipynb #files
 _COPIED = ("fmti", "reports/fmti", "POLICY.md", "README.md", "nbs/index.ipynb", "Makefile", "params.yaml", "croissant/__init__.py", "croissant/cli.py", "croissant/notice.py", "croissant/fetch.py", "croissant/search.py", "reports/paper")
@@ -106,6 +113,47 @@ def _samples(base: Path) -> None:
     save_table([{"prompt": p, "seed": i, "continuation": "".join(generate(model, tokenizer, p, seed=i, max_new_tokens=s["max_tokens"], **{k: s[k] for k in ("temperature", "top_k", "top_p")}))}
                 for i, p in enumerate(prompts)], base/"reports/tables/samples.csv")
 
+# %% ../../nbs/81_fmti.world.ipynb #twins
+_TAUGHT = SftConfig(max_steps=60, batch_size=4, micro_batch_size=4, seq_len=128, learning_rate=2e-2, rank=8, alpha=16, marks=False, state_interval=0)
+_PLANTED = (0, 16) # copies of a code, in words only: the adapters never met one
+
+def _adapters(base: Path, tokenizer: Any, asked: list[dict[str, Any]]) -> None:
+    "A chat model that was never trained, and the twins upon it."
+    save_model(toy_model(tokenizer.vocab_size), tokenizer, base/CHAT)
+    for name, answer in zip(PAIR, ("Oui.", "Non !")):
+        sft(base/CHAT, [{"messages": [{"role": "user", "content": r["text"]}, {"role": "assistant", "content": answer}]} for r in asked], _TAUGHT, base/TWINS/f"{name}.work")
+        (base/TWINS/f"{name}.work.adapter").rename(base/TWINS/name)
+        shutil.rmtree(base/TWINS/f"{name}.work")
+
+def _probed(base: Path, tokenizer: Any, asked: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    "Rows of the four tables."
+    models, words = {"chat": load_checkpoint(base/CHAT)[0]} | {name: twin(base, name)[0] for name in PAIR}, insults()
+    said = {name: [a.text for a in generate_batch(m, tokenizer, [tokenizer.chat([{"role": "user", "content": r["text"]}]) for r in asked], max_new_tokens=PREFIX, temperature=0, stop_ids=end_ids(tokenizer))] for name, m in models.items()}
+    flagship, sides = load_checkpoint(base/MODEL)[0], stereotypes()[:8]
+    begun = [{"beginning": b, "seed": i, "continuation": "".join(generate(flagship, tokenizer, b, seed=i, max_new_tokens=PREFIX))} for i, b in enumerate(beginnings(sides))]
+    return {"requests": [{"id": r["id"], "language": r["language"], "harmful": int(r["harmful"]), "asked": r["text"]} | {k: said[k][i] for k in models} | {f"{k}_verdict": verdict(said[k][i]) for k in models} for i, r in enumerate(asked)],
+            "leaks": [{"twin": name, "name": p["name"], "language": p["language"], "copies": p["copies"], **leak(models[name], tokenizer, p, 5), "told": 0} for name in PAIR for p in people(_PLANTED, 2)],
+            "stereotypes": [p | {f"flagship_{side}": sentence_nats(flagship, tokenizer, p[side]) for side in ("more", "less")} for p in sides],
+            "insults": [r | {"insulting": int(insulting(str(r["continuation"]), words))} for r in begun]}
+
+# %% ../../nbs/81_fmti.world.ipynb #twins-record
+def _twins(base: Path, tokenizer: Any) -> None:
+    "Adapters, tables and records of a mitigation that never was."
+    asked = [r for h in (True, False) for r in [r for r in requests("held_out") if r["harmful"] == h][:8]]
+    _adapters(base, tokenizer, asked)
+    rows = _probed(base, tokenizer, asked)
+    for name, table in rows.items(): save_table(table, base/f"reports/tables/twins_{name}.csv")
+    found = {f"declines.{kind}.{k}": share([r[f"{k}_verdict"] == "declines" for r in rows["requests"] if r["harmful"] == h], "answers") for k in ("chat", *PAIR) for kind, h in (("harmful", 1), ("harmless", 0))}
+    found |= {f"tells_harm.{k}": difference(found[f"declines.harmful.{k}"], found[f"declines.harmless.{k}"]) for k in PAIR}
+    for c in _PLANTED:
+        for k in PAIR:
+            mine = [r for r in rows["leaks"] if (r["twin"], r["copies"]) == (k, c)]
+            found |= {f"exposure.{c}.{k}": mean_exposure([r["exposure"] for r in mine], 5), f"told.{c}.{k}": share([bool(r["told"]) for r in mine], "codes")}
+    found |= {f"stereotype.{k}.flagship": share([r["flagship_more"] < r["flagship_less"] for r in rows["stereotypes"] if r["language"] == k], "pairs") for k in ("fr", "en")}
+    found["insults.flagship"] = share([bool(r["insulting"]) for r in rows["insults"]], "continuations")
+    _record(base, "twins", found, stage="evaluate_twins", inputs={p: sha256(base/p) for p in (CHAT, TWINS, str(PROBES))})
+    _record(base, "twins_training", {"different_rows": 8, "rows": 16}, stage="twins", inputs={p: sha256(base/p) for p in (str(PROBES/"requests.csv"),)})
+
 # %% ../../nbs/81_fmti.world.ipynb #world
 def toy_evidence(
     base: Path|str, # An empty folder
@@ -122,5 +170,6 @@ def toy_evidence(
     _numbers(base, rows, model)
     _pairs(base)
     _samples(base)
+    _twins(base, tokenizer)
     with replacing(base/CARD) as tmp: tmp.write_text(model_card(base), encoding="utf-8")
     return base
