@@ -249,7 +249,7 @@ def test_derived_fertility_follows_from_table_8():
 
 # ---- what does not add up
 FINDINGS = [r for r in F.read_findings(HERE) if r["kind"] == "finding"]
-SUBJECTS = ["Figure 8", "Table 10", "extrapolated", "Byte fallback", "Held-out text of the web", "test set", "language-ratio", "plain accuracy", "vocabulary test", "lead its class", "hours times rate", "stop tokens"]
+SUBJECTS = ["Figure 8", "Table 10", "extrapolated", "Byte fallback", "held-out text of the web", "test set", "language-ratio", "plain accuracy", "vocabulary test", "lead their class", "hours times rate", "stop tokens"]
 
 
 @pytest.fixture

@@ -124,7 +124,8 @@ def _roots(base: Path, anchor: str) -> list[Row]:
     try: now = fmti_root(base)
     except BadInput as e: return [_row("L4", "failed", ROOT, str(e))]
     said = load_json((base/ROOT).resolve()).get("root") if (base/ROOT).is_file() else "nothing"
-    rows = [_row("L4", "passed" if said == now else "failed", ROOT, f"{now[:16]}…" if said == now else f"records, rows and weights give {now[:16]}…, published is {str(said)[:16]}")]
+    if not (base/MODEL/"model.safetensors").is_file() and said != now: rows = [_row("L4", "skipped", ROOT, f"{MODEL} is not on this disk, and it is a part of the root: `dvc pull` restores it")]
+    else: rows = [_row("L4", "passed" if said == now else "failed", ROOT, f"{now[:16]}…" if said == now else f"records, rows and weights give {now[:16]}…, published is {str(said)[:16]}")]
     if not (base/SEAL).is_file(): rows.append(_row("L5", "skipped", SEAL, "nobody signed; a maintainer can, with `croissant fmti sign --key FILE`"))
     else:
         try:

@@ -44,8 +44,9 @@ def _register(registry: dict[str, Check], breaks: tuple) -> Callable:
     if not breaks: raise BadInput("a check needs at least one change that it must notice")
     def add(run: Callable) -> Callable:
         name = run.__name__
-        if name in registry and registry[name].run.__module__ != run.__module__: raise BadInput(f"there is a check {name} already, in {registry[name].run.__module__}")
-        registry[name] = Check(name, run, breaks)
+        before = registry[name].run.__module__ if name in registry else run.__module__
+        if before != run.__module__ and "__main__" not in (before, run.__module__): raise BadInput(f"there is a check {name} already, in {before}")
+        if name not in registry or run.__module__ != "__main__": registry[name] = Check(name, run, breaks)   # a notebook that is run defines again what the package has
         return run
     return add
 

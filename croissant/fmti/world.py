@@ -54,7 +54,7 @@ def _written(base: Path) -> None:
         "croissant/__init__.py": '__version__ = "0.1.0"\n', "CHANGELOG.md": "# Changelog\n\n## 0.1.0 (2026-11-23)\n\nA first model, as small as a crumb, and its papers.\n",
         "settings.ini": next(line for line in (root()/"settings.ini").read_text().splitlines() if line.startswith("requirements")) + "\nversion = 0.1.0\nlicense = apache2\n",
         ".dvc/config": "['remote \"store\"']\n    url = ../.dvcstore\n", "artifacts/instructions/train.jsonl": '{"messages": [{"role": "user", "content": "Bonjour"}, {"role": "assistant", "content": "Je ne peux pas vous aider."}]}\n',
-        STAGES: f"stage,notebook,reads,outputs\nbuild_corpus,10.ipynb,data sources.csv,{CORPUS}\npretrain,30.ipynb,{SHARDS},{MODEL}\n"}
+        STAGES: f"stage,notebook,reads,outputs\nbuild_corpus,10.ipynb,data sources.csv,{CORPUS}\npretrain,30.ipynb,{SHARDS},{MODEL}\nchat,66.ipynb,{MODEL},{CHAT}\ntwins,68.ipynb,{CHAT},{TWINS}\n"}
     for page in ("reports/data_card.md", "reports/training_content_summary.md", "reports/LOG.md"): text[page] = "# A page of the toy world\n"
     for name, words in text.items():
         with replacing(base/name) as tmp: tmp.write_text(words, encoding="utf-8")
