@@ -136,6 +136,7 @@ def _chat_tab(gr: Any, w: dict[str, str], talk: Talker) -> dict[Any, dict[str, s
 
 def _choices(w: dict[str, str]) -> list[tuple[str, str]]: return [(w["to_en"], "en"), (w["to_fr"], "fr")]
 
+# %% ../nbs/52_page.ipynb #page-translate
 def _translate_tab(gr: Any, w: dict[str, str], translate: Translating) -> tuple[dict[Any, dict[str, str]], Any]:
     "The tab to translate in; returns its texts, and the choice of a language."
     with gr.Tab(w["translate"]) as tab:

@@ -380,6 +380,7 @@ def check_place(
         if ipaddress.ip_address(host).is_loopback: return
     if host != "localhost" and not exposed: raise BadInput(f"--host {host}: others on the network could use the model, without password or encryption; add --expose if that is meant, or leave the host out")
 
+# %% ../nbs/51_serve.ipynb #serving-guard
 @contextmanager
 def guarding(
     guard: Guard, # With the path of an engine
@@ -410,6 +411,7 @@ def guarding(
         with suppress(RuntimeError): loop.call_soon_threadsafe(stop.set)
         thread.join(); loop.close()
 
+# %% ../nbs/51_serve.ipynb #serving-model
 @contextmanager
 def serving(
     gguf: Path|str, # A model with weights
