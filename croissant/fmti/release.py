@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'PUBLISHES', 'clauses', 'clause', 'items', 'contact', 'licence', 'restriction', 'model_license',
-           'access_protocol', 'version', 'versioning', 'change_log', 'release_decision', 'release_process',
+           'access_protocol', 'version', 'versioning', 'listed', 'change_log', 'release_decision', 'release_process',
            'distribution_channels', 'terms_of_service']
 
 # %% ../../nbs/75_fmti.release.ipynb #imports
@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .checks import MODEL, Clash, Gap, agree, check, counter, manifest
+from .checks import MODEL, STAGES, Absent, Clash, Gap, agree, check, counter, manifest
 from .training import released
+from ..provenance import load_table, sha256
 
 # %% ../../nbs/75_fmti.release.ipynb #policy
 POLICY = "POLICY.md"
@@ -104,13 +105,24 @@ def versioning(base: Path) -> dict[str, Any]:
     "One version, and contents that cannot change under it unnoticed."
     return {"version": version(base), "files": len(manifest(base, MODEL)["files"])}
 
-@check(*(("CHANGELOG.md", ("## ", "### draft ")), ("CHANGELOG.md", None)))
+# %% ../../nbs/75_fmti.release.ipynb #changes
+def listed(
+    base: Path, # Folder with `reports/stages.csv` and the models
+) -> list[str]: # Lines of Markdown
+    "Every model that a stage trains, as the newest entry of the change log lists it; a model that is not on this disk raises `Absent`."
+    made = sorted(o for r in load_table((base/STAGES).resolve()) for o in r["outputs"].split() if o.startswith("artifacts/checkpoints/") and "peers" not in r["reads"].split())
+    if missing := [o for o in made if not (base/o).is_dir()]: raise Absent(missing[0])
+    return [f"- `{o}`: `{sha256(base/o)[:16]}`" for o in made]
+
+@check(("CHANGELOG.md", ("## ", "### draft ")), ("CHANGELOG.md", None), ("CHANGELOG.md", ("`: `", "`: `0")), (f"{MODEL}/model.safetensors", "flip"))
 def change_log(base: Path) -> dict[str, Any]:
-    "The current version has a dated, non-empty entry."
+    "The current version has a dated, non-empty entry; the newest entry lists the models by digests, which are computed again."
     v, entries = version(base), re.split(r"^## ", (base/"CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M)[1:]
     found = next((e for e in entries if re.match(re.escape(v) + r" \(\d{4}-\d\d-\d\d\)", e)), "")
     if len(found.split()) < 5: raise Clash(f"CHANGELOG.md has no dated entry for version {v}")
-    return {"words": len(found.split()) - 2, "version": v}
+    models, said = listed(base), re.findall(r"^- `artifacts/checkpoints/\S+`: `\S+`$", entries[0], re.M)
+    if wrong := sorted(set(models) ^ set(said)): raise Clash(f"CHANGELOG.md, newest entry: {'lacks' if wrong[0] in models else 'wrongly has'} the line {wrong[0]}")
+    return {"words": len(found.split()) - 2, "version": v, "models": len(models)}
 
 # %% ../../nbs/75_fmti.release.ipynb #distribution
 _COMMAND = re.compile(r"^`([^`]+)`: \S")

@@ -6,7 +6,7 @@
 __all__ = ['toy_evidence']
 
 # %% ../../nbs/81_fmti.world.ipynb #imports
-import math, shutil
+import dataclasses, math, shutil
 from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..corpus import corpus_table, write_corpus
 from .checks import CORPUS, METRICS, MODEL, SERVING, SHARDS, STAGES, TRAINING
 from .corpus import FACTS
 from .evaluations import OVERLAP, PREFIX, SUITES, _ITEMS, _PAIRS
+from .release import listed
 from .triangle import BENCHMARK
 from .twins import CHAT, PAIR, TWINS, twin
 from ..frenchbench.scoring import score_pairs
@@ -32,12 +33,16 @@ from ..provenance import load_table, replacing, save_json, save_table, sha256
 from ..sft import SftConfig, sft
 from ..tokenizer import toy_tokenizer
 from ..toy import toy_documents
+from ..train_config import TrainConfig
+from ..trainer import train
 from ..twins import PROBES, people, requests
 
 # %% ../../nbs/81_fmti.world.ipynb #files
 _COPIED = ("fmti", "reports/fmti", "POLICY.md", "README.md", "nbs/index.ipynb", "Makefile", "params.yaml", "croissant/__init__.py", "croissant/cli.py", "croissant/notice.py", "croissant/fetch.py", "croissant/search.py", "reports/paper")
+_CHANGES = "# Changelog\n\n## 0.1.0 (2026-11-23)\n\nA first model, as small as a crumb, and its papers.\n\n"
 _RUN = {"steps": 9, "batch": 8, "length": 64}
 _TOKENS = math.prod(_RUN.values())
+_CONFIG = TrainConfig(max_steps=_RUN["steps"], batch_size=_RUN["batch"], seq_len=_RUN["length"], eval_tokens=2, threads=2)
 
 def _copied(base: Path) -> None:
     "Code, policies and records of the repository."
@@ -51,7 +56,7 @@ def _written(base: Path) -> None:
     text: dict[str, str] = {
         "LICENSE": "Apache License\nVersion 2.0\n… a perpetual, worldwide, non-exclusive, no-charge, royalty-free licence …\n", 
         "CITATION.cff": "cff-version: 1.2.0\nversion: 0.1.0\ndate-released: \"2026-11-23\"\nlicense: Apache-2.0\nrepository-code: \"https://github.com/croissant-lab/croissant\"\nauthors:\n  - name: \"The croissant contributors\"\n",
-        "croissant/__init__.py": '__version__ = "0.1.0"\n', "CHANGELOG.md": "# Changelog\n\n## 0.1.0 (2026-11-23)\n\nA first model, as small as a crumb, and its papers.\n",
+        "croissant/__init__.py": '__version__ = "0.1.0"\n', 
         "settings.ini": next(line for line in (root()/"settings.ini").read_text().splitlines() if line.startswith("requirements")) + "\nversion = 0.1.0\nlicense = apache2\n",
         ".dvc/config": "['remote \"store\"']\n    url = ../.dvcstore\n", "artifacts/instructions/train.jsonl": '{"messages": [{"role": "user", "content": "Bonjour"}, {"role": "assistant", "content": "Je ne peux pas vous aider."}]}\n',
         STAGES: f"stage,notebook,reads,outputs\nbuild_corpus,10.ipynb,data sources.csv,{CORPUS}\npretrain,30.ipynb,{SHARDS},{MODEL}\nchat,66.ipynb,{MODEL},{CHAT}\ntwins,68.ipynb,{CHAT},{TWINS}\n"}
@@ -89,12 +94,13 @@ def _record(base: Path, name: str, found: dict[str, Any], **more: Any) -> None:
     save_json({"name": name, "metrics": {k: {"value": v} if isinstance(v, (int, float)) else v for k, v in found.items()}, "inputs": {}, "threads": 2, **more}, base/METRICS/f"{name}.json")
 
 def _numbers(base: Path, rows: list[dict[str, Any]], model: Any) -> None:
-    "Metrics and tables of a run that never was."
+    "Metrics and tables of a run; its curve is a real one, the rest never was."
     tokens = {r["part"]: r["tokens"] for r in rows if r["split"] == "train"}
     counted = count_parameters(model.config)
     _record(base, "training", {"tokens_seen": _TOKENS, "steps": _RUN["steps"], "flops": float(flops_per_token(model.config, 64) * _TOKENS)} | {f"parameters_{k}": counted[k] for k in ("total", "non_embedding")}
             | {f"epochs_{k}": _TOKENS / sum(tokens.values()) for k in tokens})
-    save_table([{"step": 1, "tokens": 512, "loss": math.log(model.config.vocab_size)}, {"step": 9, "tokens": _TOKENS, "loss": 2.5}], base/"reports/tables/training_curve.csv")
+    save_table(train(model.config, base/SHARDS, base/MODEL, _CONFIG, base/"run", progress=False)["losses"], base/"reports/tables/training_curve.csv", digits=10)
+    shutil.rmtree(base/"run")
     overlap = [{"benchmark": f"lab/{k}", "items": 20, "contaminated_before": 1, "contaminated_after": 0} for k in _RIGHT]
     save_table(overlap, base/OVERLAP)
     _record(base, "corpus", {"dropped.documents": 3, "masked": 2, "benchmarks.items": 80, "benchmarks.contaminated_before": 4, "benchmarks.contaminated_after": 0})
@@ -165,11 +171,12 @@ def toy_evidence(
     write_corpus(toy_documents(300), base/CORPUS, validation_percent=10)
     rows = pack_corpus(base/CORPUS, tokenizer, base/SHARDS)
     model = toy_model(tokenizer.vocab_size)
-    run = {"train.max_steps": _RUN["steps"], "train.batch_size": _RUN["batch"], "train.seq_len": _RUN["length"]}
+    run = {f"train.{f.name}": getattr(_CONFIG, f.name) for f in dataclasses.fields(TrainConfig)}
     save_model(model, tokenizer, base/MODEL, step=_RUN["steps"], tokens_seen=_TOKENS, run=run)
     _numbers(base, rows, model)
     _pairs(base)
     _samples(base)
     _twins(base, tokenizer)
+    with replacing(base/"CHANGELOG.md") as tmp: tmp.write_text(_CHANGES + "\n".join(listed(base)) + "\n", encoding="utf-8")
     with replacing(base/CARD) as tmp: tmp.write_text(model_card(base), encoding="utf-8")
     return base
