@@ -1,4 +1,4 @@
-"""Two threads at most, no display, no network: what holds here holds on a laptop on a train."""
+"""One thread each, no display, no network: what holds here holds on a laptop on a train."""
 import importlib.util
 import os
 
@@ -8,8 +8,8 @@ from hypothesis import settings
 settings.register_profile("croissant", deadline=None, derandomize=True)   # a slow moment of the machine is no failure, and two runs try the same examples
 settings.load_profile("croissant")
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # `make test` runs a file per core; a thread that spins while it waits would take the core from the other
+os.environ.setdefault("OMP_NUM_THREADS", "1")   # `make test` runs a file per core: threads that wait for one another cost four times what one alone needs
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -24,6 +24,23 @@ def _restore_torch_state():
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stages_in_this_process():
+    "No kernel for every stage that a test runs; tests/test_stage.py asks for `real_kernels`."
+    import papermill
+    from in_process import execute_notebook
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(papermill, "execute_notebook", execute_notebook)
+        yield
+
+
+@pytest.fixture
+def real_kernels(monkeypatch):
+    import papermill
+    from papermill.execute import execute_notebook
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import pytest
 from croissant import stage
 from croissant.params import BadInput, root
 
+pytestmark = pytest.mark.usefixtures("real_kernels")
+
 CELLS = ["x = 1\nout = ''", "print('x is', x)", "import sys; print('noise', file=sys.stderr)"]
 
 
