@@ -176,6 +176,7 @@ def _arriving(parts: list[Path], columns: int) -> Iterator[tuple[dict[str, str],
                 yield r, (marks[n - 1] if "text" in r and n <= len(marks) else None)
         if n != len(marks): raise BadInput(f"{part}: {n} texts, but {len(marks)} signatures, so these files do not belong together; remove the folder and build again")
 
+# %% ../nbs/17_build.ipynb #assemble-write
 def assemble(
     folder: Path|str, # Screened files
     out: Path|str, # Corpus folder to write

@@ -107,6 +107,7 @@ def _words(folded: str) -> tuple[np.ndarray, np.ndarray]: # int64[n]: where each
     for shift in (32, 29): x ^= x >> np.uint64(shift); x *= _BASE
     return starts, x ^ (x >> np.uint64(32))
 
+# %% ../nbs/11_corpus.ipynb #words-split
 def split_words(
     text: str, # Any text
 ) -> tuple[np.ndarray, np.ndarray]: # int64[n]: where in `text.casefold()` each word begins; uint64[n]: its name

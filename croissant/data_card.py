@@ -107,6 +107,7 @@ def _described(source: str, facts: dict[str, dict[str, str]]) -> str:
     base = source.removesuffix("_fr").removesuffix("_en")
     return source if source in facts or base not in facts else base
 
+# %% ../nbs/19_data_card.ipynb #records-class
 @dataclass(frozen=True)
 class Records:
     "What is known about a built corpus."
@@ -231,6 +232,7 @@ def source_points(
     columns = dict.fromkeys(c for r in (*theirs, *ours) for c in r)
     return [{c: r.get(c, "") for c in columns} for r in (*theirs, *ours)]
 
+# %% ../nbs/19_data_card.ipynb #points-panel
 _SHOWN = {"source": ("source", ""), "kind": ("kind", ""), "paper_gb": ("GB", ",.2f"), "paper_documents": ("documents", ",d"), "paper_tokens_m": ("tokens\n(millions)", ",.2f"), "paper_tokens_per_document": ("tokens per doc.,\nprinted", ",.2f"),
           "paper_recomputed": ("tokens per doc.,\nrecomputed", ",.2f"), "paper_share": ("share of\ntokens", ".2%"), "lab_bytes": ("bytes", ",d"), "lab_documents": ("documents", ",d"), "lab_words": ("words", ",d"),
           "lab_tokens": ("tokens", ",d"), "lab_tokens_per_document": ("tokens\nper doc.", ",.2f"), "lab_share": ("share of\ntokens", ".2%"),
@@ -303,6 +305,7 @@ def _sides(k: Records) -> Iterable[str]:
     rows = [{"language": NAMES[l], "alone": alone[l], "pairs": k.metrics[f"bytes.pairs.{l}"], "all": alone[l] + k.metrics[f"bytes.pairs.{l}"]} for l in ("fr", "en")]
     if alone["parallel"]: yield from ("### French and English, with the sides of the pairs", _table(rows, {"language": "language", "alone": "bytes of documents in this language alone", "pairs": "bytes of this side of the pairs", "all": "together"}))
 
+# %% ../nbs/19_data_card.ipynb #composition-sources
 def _families(k: Records) -> list[list[str]]:
     "Sources that share a row of facts, in the order of the corpus."
     families: dict[str, list[str]] = {}
@@ -455,6 +458,7 @@ def _record_set(name: str, columns: list[str]) -> dict[str, Any]:
             "field": [{"@type": "cr:Field", "@id": f"{uid}/{c}", "name": c, "description": _MEANING[c], "dataType": "sc:Text", "source": {"fileObject": {"@id": name}, "extract": {"column": c}}} for c in columns]
                      + [{"@type": "cr:Field", "@id": f"{uid}/split", "name": "split", "description": _MEANING["split"], "dataType": "sc:Text", "references": {"field": {"@id": "splits/name"}}, "value": name.partition("/")[0]}]}
 
+# %% ../nbs/19_data_card.ipynb #croissant-all
 def croissant_metadata(
     records: Records, # As `read_records` gives them
     corpus: Path|str = "artifacts/corpus", # The built corpus, with its manifest
@@ -497,6 +501,7 @@ def _general(k: Records) -> str:
         {"modality": "modality", "size": "training data size", "types": "types of content"}), f"{_ticked('', 'Image', 'Audio', 'Video', 'Other')}\n\n- Latest date of data acquisition: the day of a download is not recorded. The packages are pinned by version and digest in a list that is part of version {p['version']}, released on {p['date-released']} "
         f"(`date-released` in CITATION.cff), so no package is newer; the period of each source is below. The models are not trained on new data after that\n- Linguistic characteristics (shares of the training split's bytes): {shares}\n- Other relevant characteristics: {' '.join(known_gaps(k))}"))
 
+# %% ../nbs/19_data_card.ipynb #eu-sources
 def _data_sources(k: Records) -> str:
     "Section 2 of the form."
     rows, total = source_rows(k.corpus), sum(r["bytes"] for r in k.corpus)

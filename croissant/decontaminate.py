@@ -53,6 +53,7 @@ class ShingleSet:
         places[which] = at
         return places
 
+# %% ../nbs/14_decontaminate.ipynb #set-record
 def record_shingles(
     record: dict[str, str], # A corpus record
     k: int = 13, # Words in a shingle

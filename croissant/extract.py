@@ -50,6 +50,7 @@ def member_content(
         if whole.tell() > limit: raise _refuse(path, f"member {name} expands to more than {limit} bytes")
     return whole.getvalue()
 
+# %% ../nbs/15_extract.ipynb #limits-stream
 class _Metered:
     "A decompressed stream that stops when too much comes out of it, and remembers its last two chunks."
     def __init__(self, f: IO[bytes], path: Path, packed: int):
@@ -130,6 +131,7 @@ def members(
     except BadInput: raise
     except _DAMAGE as e: raise BadInput(f"{path}: damaged archive ({e}); delete it and fetch it again (`croissant fetch`)") from None
 
+# %% ../nbs/15_extract.ipynb #members-text
 def text_members(
     path: Path|str, # An archive
     pattern: str, # As in `members`
@@ -497,6 +499,7 @@ def paired(
     why = unfit(fr, en) or ("too short" if several and " " not in en else "")
     return skipped(why, fr, en) if why else ((fr, en), group)
 
+# %% ../nbs/15_extract.ipynb #parallel-bible
 def _verse(text: str) -> str:
     "A verse without editors' brackets and second numberings, with real apostrophes."
     return clean(re.sub(r"\(\d+:\d+\)|[\[\]]", "", text).replace("`", "'").replace("\n", " "))
@@ -694,6 +697,7 @@ def _guarded(texts: Iterator, who: str) -> Iterator:
     except (AttributeError, LookupError, TypeError, ValueError, SyntaxError, RecursionError, LxmlError) as e:
         raise BadInput(f"{who} is not built as expected ({type(e).__name__}: {e}); is it the published package?") from e
 
+# %% ../nbs/15_extract.ipynb #extract-records
 def extract(
     package: Package, # A row of `sources.csv`
     data: Path|str = "data", # Folder with the fetched packages

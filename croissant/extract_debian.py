@@ -87,6 +87,7 @@ _KINDS = {**dict.fromkeys("h1 h2 h3 h4 h5 h6 title caption summary".split(), "h"
 _SKIPPED = set("script style noscript nav head button svg footer form iframe info media links include object".split())
 _BLANK = re.compile(r"[ \t\n\r\f\v]+")
 
+# %% ../nbs/16_extract_debian.ipynb #blocks-walk
 def markup_blocks(
     root: Any, # An element of a parsed HTML, Mallard or DocBook page
     skip: str = "", # Words: elements with one of these classes or ids are left out

@@ -201,6 +201,7 @@ def is_plain(
     words = text.casefold().replace("'", " ").replace("’", " ").split()
     return len(_OWN[language].intersection(words)) >= 3 and 4 * sum(map(_USUAL[language].__contains__, words)) >= len(words)
 
+# %% ../nbs/12_filters.ipynb #language-judge
 def sample(
     text: str, # Any text
     size: int = 250, # Characters of the beginning, and as many of the middle
@@ -434,6 +435,7 @@ class QualityModel:
         logs = self.scores(text[:size])
         return float(10 ** -logs.mean()) if len(logs) else math.inf
 
+# %% ../nbs/12_filters.ipynb #model-find
 def _find(known: np.ndarray, names: np.ndarray) -> np.ndarray: # -> int64[len(names)], -1 where a name is not known
     if not len(known): return np.full(len(names), -1)
     at = np.searchsorted(known, names)
@@ -603,6 +605,7 @@ def _screen_pair(record: dict[str, str], rules: Rules, changed: Counter) -> tupl
         changed.update(a + b)
     return (fr, en), ""
 
+# %% ../nbs/12_filters.ipynb #screen-all
 def screen(
     record: dict[str, str], # A corpus record
     rules: Rules = Rules(), # Thresholds

@@ -160,6 +160,7 @@ class Shards:
             path = self.folder/self.split/f"{part}.bin"
             if sha256(path) != facts["sha256"]: raise BadInput(f"{path}: SHA-256 differs from its sidecar (damaged or altered); {_REMEDY}")
 
+# %% ../nbs/21_packing.ipynb #shards-sidecar
 _REMEDY = "restore the folder (`dvc checkout`, `dvc pull`) or tokenise the corpus again (`nbs/stages/21_tokenize.ipynb`)"
 
 def _sidecar(path: Path) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def _javascript(data: bytes) -> Encoder:
     core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     return Merges(core)
 
+# %% ../nbs/24_peers.ipynb #readers-ranks
 def last_merge(
     piece: bytes, # A piece of two bytes or more
     ranks: Mapping[bytes, int], # Every piece with its rank
@@ -85,6 +86,7 @@ def _ranks(data: bytes) -> Encoder:
     core.decoder = decoders.ByteLevel()
     return Merges(core)
 
+# %% ../nbs/24_peers.ipynb #readers-gguf
 def _gguf(data: bytes) -> Encoder:
     "The header of a GGUF model with SmolLM's scheme: digits alone, then GPT-2's pattern over bytes."
     from gguf import GGUFReader

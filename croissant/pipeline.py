@@ -273,6 +273,7 @@ def local_executor(
     "The build on this machine; a folder begun with another plan raises `BadInput`."
     return _jobs(QuietExecutor, packages, data, rules, folder, out, tasks, how, workers=workers)
 
+# %% ../nbs/23_pipeline.ipynb #executors-cluster
 def slurm_executor(
     packages: list[Package], # In the order of `sources.csv`
     data: Path|str, # Folder with the fetched archives, on a file system that all machines see

@@ -180,6 +180,7 @@ def _versions(names: Iterable[str] = ("torch", "tokenizers", "sentencepiece", "t
         except PackageNotFoundError: found[n] = "absent"
     return found
 
+# %% ../nbs/01_provenance.ipynb #metrics-record
 def save_metrics(
     name: str, # File name without ending, such as `training`
     metrics: dict[str, dict], # Metric name -> `measured(...)`

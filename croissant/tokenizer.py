@@ -84,6 +84,7 @@ def _words(
     del found["\n"]
     return found
 
+# %% ../nbs/20_tokenizer.ipynb #words-train
 def _from_words(words: dict[str, int], settings: dict[str, Any]) -> bytes:
     "The quick form: the same bytes as `_from_lines`, from counted words."
     from sentencepiece import sentencepiece_model_pb2 as protos

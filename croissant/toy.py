@@ -43,6 +43,7 @@ def _record(language: str, content: dict[str, str]) -> dict[str, str]:
     direction = {"direction": "fr>en" if int(digest[-1], 16) % 2 else "en>fr"} if language == "parallel" else {}
     return {"id": digest, **content, **direction, "language": language, "category": category, "source": "toy", "package": "croissant-lab@0", "licence": "Apache-2.0"}
 
+# %% ../nbs/03_toy.ipynb #documents-draw
 @lru_cache
 def _documents(n: int, seed: int) -> tuple[dict[str, str], ...]:
     r, found = random.Random(seed), {}
