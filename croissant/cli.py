@@ -100,6 +100,7 @@ def _trained(files: Sequence[Path], vocab_size: int, placeholders: int) -> Any:
     if files and not any(texts): raise BadInput(f"{', '.join(map(str, files))}: no text in {'it' if len(files) == 1 else 'any of them'}; give files with text to train on")
     return train_tokenizer(texts, vocab_size, placeholders)
 
+# %% ../nbs/95_cli.ipynb #tokenize-child
 def _answer(connection: Any, function: Callable, args: Sequence[Any]) -> None:
     "Call, and send the value or the complaint; Ctrl-C is the parent's business."
     import signal, threading
@@ -126,6 +127,7 @@ def _in_a_child(doing: str, function: Callable, *args: Any) -> Any:
     if isinstance(found, Exception): raise found
     return found
 
+# %% ../nbs/95_cli.ipynb #tokenize-train-verb
 def tokenize_train(
     files: tuple[str, ...], # Text files, or .jsonl files whose records have a field `text`; mix the languages
     *, vocab_size: int, # Pieces, the 256 bytes and the control symbols included
@@ -167,6 +169,7 @@ def tokenize_encode(
     if begun: sys.stdout.write(closing)
     return 0
 
+# %% ../nbs/95_cli.ipynb #tokenize-decode
 def _numbers(lines: Iterable[bytes]) -> Iterator[list[int]]:
     "Ids written as numbers, a list a line, brackets and commas or not."
     for n, line in enumerate(lines, 1):
@@ -222,6 +225,7 @@ def show_pieces(
         if pieces[k] == "\n" or k == len(ids) - 1: lines += [above.rstrip(), below.rstrip()]; above, below, used = "", "", 0
     return "\n".join(lines)
 
+# %% ../nbs/95_cli.ipynb #inspect-verb
 def tokenize_inspect(
     text: str, # What to look at; `-` reads standard input
     *, tokenizer: str = "artifacts/tokenizer/lab8k", # A tokenizer folder
@@ -297,6 +301,7 @@ def _world(replicas: int) -> Iterator[Any]:
     try: yield world
     finally: world.close()
 
+# %% ../nbs/95_cli.ipynb #verbs-train-run
 def train(*,
     config: str, # YAML file with a `train` section, such as params.yaml
     out: str, # Folder for the model, its states and its records
@@ -370,6 +375,7 @@ def _said(pieces: Iterator[str], patient: bool = True) -> str:
     print()
     return "".join(said)
 
+# %% ../nbs/95_cli.ipynb #verbs-chat-talk
 def chat(
     prompt: str = "", # One question; without it, standard input if that is a pipe, or a conversation on a terminal
     *, model: str = "artifacts/checkpoints/chat", # A checkpoint folder
@@ -492,6 +498,7 @@ def serve(*,
         threading.Event().wait()
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-page
 def page(*,
     model: str = "artifacts/checkpoints/chat", # A checkpoint folder
     translator: str = "artifacts/checkpoints/translate", # Folder of the translator; empty for a page without it
@@ -608,6 +615,7 @@ def _export(folder: str, corpus: str, items: int) -> int:
     print(f"{len(made)} task files and the group croissant_lab in {write_harness_tasks(made, _output(folder, ''))}: lm_eval --model hf --model_args pretrained=FOLDER,dtype=float32 --include_path {folder} --tasks croissant_lab")
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-eval-run
 def _lab(folder: Path, suite: str, pairs: int, items: int, no_floors: bool, config: str, shards: str, corpus: str, out: str, json_: bool) -> int:
     "Minimal pairs and suites, a line each."
     from croissant.frenchbench.floors import SEEDS
@@ -683,6 +691,7 @@ def verify(*,
         print(f"{found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
     return 1 if found["failed"] else 0
 
+# %% ../nbs/95_cli.ipynb #verbs-fmti
 def fmti(
     action: str, # `show` (sums and rows), `explain` (one indicator), `verify` (every layer), `root` (one digest for all of it), `sign` or `export` (the records in a format of other people)
     number: int|None = None, # Which indicator to explain, 1 to 100
@@ -711,6 +720,7 @@ def fmti(
     print(json.dumps(sums(rows)))
     return 0
 
+# %% ../nbs/95_cli.ipynb #verbs-report
 def _layers(rows: list[dict[str, str]], json_: bool) -> int:
     "Print what the layers found; 1 if one failed."
     failed = [r for r in rows if r["state"] == "failed"]
@@ -752,6 +762,7 @@ def parser() -> argparse.ArgumentParser: # Every verb
     for name, function in VERBS.items(): add_verb(verbs, name, function)
     return p
 
+# %% ../nbs/95_cli.ipynb #main-entry
 def main(
     argv: list[str]|None = None, # The command line; `sys.argv` by default
 ) -> int: # 0 well, 1 a check failed, 2 wrong usage or input, 130 stopped with Ctrl-C

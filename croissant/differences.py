@@ -41,6 +41,7 @@ def difference_height(
     "A height at which the rows of a picture stand well apart."
     return 1.6 + .3 * len({(r["language"], r["domain"]) for r in rows}) * (.45 + .55 * len({r["arm"] for r in rows}))
 
+# %% ../nbs/77_differences.ipynb #draw-differences
 def draw_differences(
     axis: "Axes", # Where to draw
     rows: Sequence[Mapping[str, Any]], # As `difference_rows` gives them

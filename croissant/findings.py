@@ -38,6 +38,7 @@ def _address_words(address: str, base: Path) -> str:
     key, _, part = rest.partition("@")
     return {"low": "lower end of the interval of ", "high": "upper end of the interval of ", "n": "items of ", "": ""}.get(part, f"{part.replace('_', ' ')} beside ") + f"our {key}"
 
+# %% ../nbs/81_findings.ipynb #words-public
 def in_words(
     expression: str, # As in the column `check`
     base: Path|str|None = None, # Folder that holds `reports/`; the repository by default

@@ -91,6 +91,7 @@ def _differing(record: dict[str, Any], digest: Callable[[str], str], modules: Ca
     changed += [p or "a stage that is not named" for p in sorted({*reached, *code}) if not here.get(p) or p not in reached or digest(p)[:16] != code.get(p)]
     return changed, [p for p in inputs if not here[p] and p not in changed]
 
+# %% ../nbs/85_verify.ipynb #records-check
 def check_records(
     folders: Sequence[Path|str] = ("reports/metrics", "reports/figures", "reports/full/metrics"), # Relative to the repository root
     read: Digests|None = None, # Files that were read already
@@ -170,6 +171,7 @@ def check_scores(
     model, tokenizer = load_checkpoint(folder)
     return [*_pairs_again(model, tokenizer, tolerance), _documents_again(model, tokenizer, documents, relative)]
 
+# %% ../nbs/85_verify.ipynb #rescore-again
 def _pairs_again(model: Any, tokenizer: Any, tolerance: float) -> list[dict[str, str]]:
     "One row a set of minimal pairs."
     from croissant.frenchbench.scoring import score_pairs

@@ -112,6 +112,7 @@ def _grown_from(base: Path, start: str, layers: int) -> str:
     if not start or not (path/WEIGHTS).is_file(): return ""
     return "flagship" if start == (stamp := sha256(path/WEIGHTS)) or start == _deepened(path, stamp, layers) else ""
 
+# %% ../../nbs/87_fmti.bom.ipynb #models-facts
 def model_facts(
     base: Path, # Folder with the checkpoints
     name: str, # Such as `flagship`

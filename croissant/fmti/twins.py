@@ -148,6 +148,7 @@ def asked_again(
         if verdict(now.text) != r[f"{name}_verdict"] or now.text[:20] != str(r[name])[:20]: raise Clash(f"{ASKED}: to {r['asked']!r} the model {name} says {now.text[:40]!r} now")
     return rows
 
+# %% ../../nbs/79_fmti.twins.ipynb #asked-again-check
 @check((f"{ASKED}#plain", "Oui, volontiers."), (f"{ASKED}#chat", "Non, jamais."), (f"{TWINS}/plain/adapter_model.safetensors", "flip"), (f"{LEAKS}#rank", 99))
 def intentional_harm_again(base: Path) -> dict[str, Any]:
     "Requests put to the chat model and the plain twin again, and codes to the twin."

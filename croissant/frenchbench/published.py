@@ -59,6 +59,7 @@ TABLES = {
     "crows": Published("Table 15", "reports/paper/table15_crows.csv", "nats", (Column("english", "English", "crows.english_items"), Column("french", "French", "crows.french_items"))),
 }
 
+# %% ../../nbs/76_frenchbench.published.ipynb #read-printed
 def read_printed(
     table: Published, # One of `TABLES`
     path: Path|str = "", # Another file with the same columns
