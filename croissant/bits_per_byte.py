@@ -62,6 +62,7 @@ def stream_bits(
     tokens, size = int(scored.sum()), int(lengths[y].sum())
     return {"bpb": cost/math.log(2)/max(size, 1), "loss": cost/max(tokens, 1), "tokens": tokens, "bytes": size}
 
+# %% ../nbs/34_bits_per_byte.ipynb #bpb-parts
 def evaluate_bpb(
     model: Llama, # Any dtype
     shards: Shards, # Usually of the validation split

@@ -278,6 +278,7 @@ def check_state(
         raise BadInput(f"{folder/'manifest.json'}: its seal does not fit its content (damaged or altered); {remedy}")
     return manifest
 
+# %% ../nbs/32_checkpoint.ipynb #state-load
 def _whole_tensors(folder: Path) -> dict[str, Tensor]:
     "All tensors that several processes wrote in pieces. The format's index is a pickle: only for folders of our own, and after their seal was checked."
     import torch.distributed.checkpoint as dcp

@@ -157,6 +157,7 @@ def _settle(runtime: Distributed) -> None:
         runtime.once(end)
     finally: runtime.pending = None
 
+# %% ../nbs/36_distributed.ipynb #states-load
 def _spread(full: Tensor, like: Tensor) -> Tensor:
     "A whole tensor, cut as another one is."
     return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None) if isinstance(like, DTensor) else full

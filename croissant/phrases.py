@@ -258,6 +258,7 @@ class Drafter:
         _, said = max((score + .3*self._follows(context, ""), said) for (_, context), (score, said) in states[-1].items())
         return _with_capital(said.strip(), text)
 
+# %% ../nbs/46_phrases.ipynb #draft-capital
 def _with_capital(said: str, source: str) -> str:
     "Begin as the source begins."
     first = source.strip()[:1]

@@ -37,6 +37,7 @@ def read_metrics(
             raise BadInput(f"{path}, line {n}: not JSON (damaged); remove the line") from None
     return found
 
+# %% ../nbs/28_tracking.ipynb #json-lines
 def _finite(value: Any) -> Any: return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 class JsonLines:
@@ -149,6 +150,7 @@ def draw_losses(
     ax.set_xlabel("step"); ax.set_ylabel("nats per token"); ax.spines[["top", "right"]].set_visible(False)
     if steps: ax.legend(frameon=False)
 
+# %% ../nbs/28_tracking.ipynb #curve-live
 class LiveCurve:
     "Redraws the loss in a notebook's cell while a run goes on."
     def __init__(self,

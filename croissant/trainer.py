@@ -151,6 +151,7 @@ def _gradients(run: _Run, ids: Tensor, objective: Objective) -> tuple[list[Tenso
         nats[run.runtime.rank*len(parts) + k] = loss.detach()
     return found, sum(run.runtime.total(nats).tolist())/len(nats)
 
+# %% ../nbs/35_trainer.ipynb #advance-step
 def _stop(run: _Run, why: str) -> None:
     "Raise `Diverged` with the last good state."
     run.runtime.settle()
@@ -268,6 +269,7 @@ def _start(model_config: ModelConfig, shards_folder: Path|str, tokenizer_folder:
     identity = run_identity(config, model_config, train_shards=shards.fingerprint, validation_shards=validation.fingerprint, tokenizer=tokenizer.fingerprint, **({"initial_weights": sha256(Path(config.init_from)/"model.safetensors")} if config.init_from else {}))
     return _Run(config, order, validation, tokenizer, model, weights, identity, Path(out), runtime)
 
+# %% ../nbs/35_trainer.ipynb #start-model
 def _check_compiler() -> None:
     "Is there a C++ compiler? Better asked now than after the data has been read and checked."
     from torch._inductor import cpp_builder, exc   # slow to import, and needed by compiled runs only
