@@ -11,7 +11,7 @@ from croissant.corpus import write_corpus
 from croissant.model import toy_model
 from croissant.packing import Shards, toy_shards
 from croissant.params import BadInput, root
-from croissant.provenance import load_json, measured, modules_reached, save_json, save_metrics, sha256
+from croissant.provenance import _imports, load_json, measured, modules_reached, save_json, save_metrics, sha256
 from croissant.stage import run_stage
 from croissant.tokenizer import toy_tokenizer
 from croissant.toy import toy_documents
@@ -190,3 +190,15 @@ def test_our_own_numbers_are_one_line_that_can_fail(monkeypatch):
     monkeypatch.setattr(own_numbers, "comparable", lambda name, text: honest(name, text.replace(dropped, "1" + dropped, 1) if name == "README.md" else text))
     row, = V.check_pages()
     assert row["state"] == "failed" and "README.md line" in row["reason"] and f"corpus.json#dropped.documents renders {dropped}" in row["reason"]
+
+
+@pytest.mark.parametrize("source", ["from .model import Llama\nimport croissant.optim", "from croissant.model import (Llama,\n    ModelConfig)", "x = 1; from croissant.model import Llama", '"""import croissant.model today"""',
+                                    "try: import croissant.model\nexcept ImportError: pass", "def f():\n    from .frenchbench import suites   # late\n    return suites", "from croissant.model import \\\n    Llama"])
+def test_the_short_cut_to_imports_changes_nothing(source):
+    assert V._imported(source) == _imports(source)
+
+
+def test_the_short_cut_finds_what_every_module_imports():
+    for path in sorted((root()/"croissant").rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        assert V._imported(source) == _imports(source), path.name
