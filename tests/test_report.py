@@ -1,19 +1,22 @@
 """Numbers in prose are rendered from tracked files, and everything rendered is fresh."""
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from croissant import report
+from croissant import badges, report
 from croissant.params import BadInput
 from croissant.provenance import load_table, metric
 
 ROOT = Path(__file__).resolve().parents[1]
-INDEX = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))
 # What may hold a digit in prose: code, links, references, places in the paper, names of things (a model size, a format, a paper), and a formula, which has a variable.
 NAMES = re.compile(r"""```.*?```|`[^`]*`|\$(?=[^$\n]*[a-zA-Z])[^$\n]*\$|\{\{.*?\}\}|\]\([^)]*\)|<[^>]*>|&\w+;
     |arXiv:?\s?[\d.]+v?\d*|Apache-2\.0|Python\ 3\.11|UTF-8|SHA-256|MD5|\bT\d\b|CC\ BY(-SA)?\ 4\.0|Llama\ ?[23]|SmolLM2|Qwen2\.5|Mistral\ 7B|GPT-[24]o?|PaLM\ 2|October\ 2023|v1\.0|ROUGE-1|\bL2\b
@@ -53,9 +56,10 @@ def said(path):
     return found
 
 
-def test_readme_source_types_no_number():
-    prose = "\n".join("".join(c["source"]) for c in INDEX["cells"] if c["cell_type"] == "markdown")
-    assert not digits_in(prose), "render the number with {{metric}} instead of typing it"
+@pytest.mark.parametrize("page,source", report.NOTEBOOK_PAGES.items())
+def test_pages_from_notebooks_type_no_number(page, source):
+    assert not digits_in("\n".join(cells(ROOT/source, "markdown"))), "render the number with {{metric}} instead of typing it"
+    assert not cells(ROOT/source, "code"), "a page of prose has no cells of code"
 
 
 def test_report_prose_types_no_number():
@@ -102,9 +106,93 @@ def test_log_entries_are_whole():
         assert [p for p in re.findall(r"^\*\*(\w+)\.\*\* \S", e, re.M)] == ["Question", "Change", "Command", "Result", "Verdict"], e.splitlines()[0]
 
 
-def test_readme_is_what_the_index_renders():
+def test_pages_and_badges_are_what_the_notebooks_render():
     done = subprocess.run([sys.executable, "tools/site.py", "readme", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "reports/results.md", "reports/badges/claims.svg"])
+def test_the_check_names_what_is_stale(page, tmp_path):
+    "On copies of the generated files; everything else is the repository's own."
+    for p in ROOT.iterdir():
+        if p.name not in ("README.md", "reports", ".git"): (tmp_path/p.name).symlink_to(p)
+    (tmp_path/"reports").mkdir()
+    for p in (ROOT/"reports").iterdir():
+        if p.name not in ("results.md", "badges"): (tmp_path/"reports"/p.name).symlink_to(p)
+    for p in ("README.md", "reports/results.md"): shutil.copy(ROOT/p, tmp_path/p)
+    shutil.copytree(ROOT/"reports/badges", tmp_path/"reports/badges")
+    (tmp_path/"tools").unlink()
+    shutil.copytree(ROOT/"tools", tmp_path/"tools", ignore=shutil.ignore_patterns("__pycache__"))   # the tool takes its own place for the root
+    check = lambda: subprocess.run([sys.executable, "tools/site.py", "readme", "--check"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"CROISSANT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)})
+    assert (done := check()).returncode == 0, done.stderr
+    text = (tmp_path/page).read_text(encoding="utf-8")
+    at = max(m.start() for m in re.finditer(r"\d", text))
+    (tmp_path/page).write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1:]}", encoding="utf-8")
+    done = check()
+    assert done.returncode == 1 and done.stderr.startswith(f"{page}: stale")
+
+
+# ---- the front page
+FRONT = (ROOT/"README.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_short_and_begins_with_what_a_newcomer_needs():
+    assert 5_000 < len(FRONT.encode()) < 9_500
+    assert re.findall(r"^## (.*)", FRONT, re.M) == ["Two commands", "Three entrances", "What is not shown", "What is shown", "The house", "Licence, data, citation"]
+    assert len(re.findall(r"^!\[[^\]]+\]\(reports/figures/", FRONT, re.M)) == 1 and all(w in FRONT for w in ("make repro", "make test", "croissant chat", "croissant generate", "reports/results.md"))
+    rows = re.search(r"^\| lab, on held-out items .*\n\|[-|]+\n((?:\|.*\n)+)", FRONT, re.M)[1].splitlines()
+    for value, n, floor in ([c.strip() for c in r.strip("|").split("|")][1:] for r in rows):
+        assert re.search(r"\[[^\]]+\]", value) and re.match(r"[\d,]+ \w", n) and floor
+    assert (ROOT/"reports/results.md").stat().st_size > 15_000
+
+
+@pytest.mark.parametrize("page", report.NOTEBOOK_PAGES)
+def test_links_of_pages_lead_somewhere(page):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT/page).read_text(encoding="utf-8"), flags=re.S)
+    links = [t for t in re.findall(r"\]\(([^)]+)\)", text) if "//" not in t]
+    assert len(links) > 10 and not [t for t in links if not ((ROOT/page).parent/t.partition("#")[0]).resolve().exists()]
+    source = ROOT/report.NOTEBOOK_PAGES[page]
+    assert not [t for t in re.findall(r"\]\(([^)]+)\)", "\n".join(cells(source, "markdown"))) if "//" not in t and not (source.parent/t.partition("#")[0]).resolve().exists()], "a link of the notebook starts where the notebook lies"
+    for where in re.findall(r"report\.html#([\w-]+)", text): assert f'id="{where}"' in (ROOT/"reports/report.html").read_text(encoding="utf-8")
+
+
+def test_badges_say_what_the_metrics_say():
+    shown = dict(re.findall(r"!\[([^\]]+)\]\(reports/badges/(\w+)\.svg\)", FRONT))
+    assert {name: alt for alt, name in shown.items()} == {name: report.render(f"{label}: {value}") for name, (label, value) in badges.BADGES.items()}
+    assert {p.name for p in (ROOT/"reports/badges").iterdir()} == {f"{name}.svg" for name in badges.BADGES}
+    for alt, name in shown.items():
+        svg = ElementTree.fromstring((ROOT/f"reports/badges/{name}.svg").read_text(encoding="utf-8"))
+        said = ": ".join(t.text for t in svg.iter("{http://www.w3.org/2000/svg}text"))
+        assert svg.get("aria-label") == alt == said == svg.find("{http://www.w3.org/2000/svg}title").text
+    n = lambda key: f"{metric(key)['value']:.0f}"
+    alts = " ".join(shown)
+    assert f"{n('claims/verified')} of {n('claims/total')}" in alts and f"{n('fmti/disclosed')} of {n('fmti/indicators')}" in alts
+    pyproject = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))
+    assert f"Python: {pyproject['project']['requires-python'].strip('>=')}" in alts and f"at least: {re.search(r'--cov-fail-under=([0-9]+)', (ROOT/'Makefile').read_text())[1]}%" in alts
+    assert "licence: Apache-2.0" in alts and "Apache License" in (ROOT/"LICENSE").read_text(encoding="utf-8")[:400]
+
+
+def test_badges_follow_the_metrics_and_ask_no_host(monkeypatch):
+    before = badges.badges()
+    monkeypatch.setattr(report, "metric", lambda key: metric(key) | {"value": 7} if key == "claims/verified" else metric(key))
+    changed = {p for p, svg in badges.badges().items() if svg != before[p]}
+    assert changed == {"reports/badges/claims.svg"} and "7 of" in badges.badges()["reports/badges/claims.svg"]
+    assert not [p for p, svg in before.items() if re.search(r"(?:href|src|url)\b", svg) or "//" in svg.replace("http://www.w3.org/2000/svg", "")]
+    assert "shields.io" not in FRONT and "&lt;b&gt;" in badges.badge("<b>", "x")
+    with pytest.raises(BadInput, match="label and a value"): badges.badge("claims", " ")
+
+
+def test_a_setting_is_read_from_its_file():
+    assert report.render("{{setting:CITATION.cff#license}}") == "Apache-2.0" and report.setting("settings.ini", "min_python") == "3.11"
+    with pytest.raises(BadInput, match="no such word"): report.setting("settings.ini", "croissants")
+    with pytest.raises(BadInput, match="no such file"): report.render("{{setting:nowhere.ini#version}}")
+
+
+def test_a_page_of_prose_keeps_its_links_and_refuses_code():
+    page = lambda *c: report.notebook_page({"cells": list(c)}, "nbs/a.ipynb", "reports/b.md")
+    assert page({"cell_type": "markdown", "source": ["[x](../reports/figures/x.png) [y](tutorials/y.ipynb#z) [w](https://example.org/a) [h](#h)"]}).endswith(
+        "\n\n[x](figures/x.png) [y](../nbs/tutorials/y.ipynb#z) [w](https://example.org/a) [h](#h)\n")
+    with pytest.raises(BadInput, match="no prose"): page({"cell_type": "code", "id": "pain", "source": ["1"], "outputs": []})
 
 
 def test_report_is_what_the_tracked_files_render():
