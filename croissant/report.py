@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOTEBOOK_PAGES', 'PALETTE', 'corpus_words', 'setting', 'render', 'notebook_page', 'makers', 'maker',
-           'provenance_rows', 'palette_css', 'html_table', 'html_figure', 'report_html', 'write_report']
+           'provenance_rows', 'slim_svg', 'data_uri', 'palette_css', 'html_table', 'html_figure', 'html_figure_list',
+           'claims_html', 'report_html', 'write_report']
 
 # %% ../nbs/90_report.ipynb #imports
-import base64, html, re
+import html, re
 from collections import Counter
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
@@ -119,6 +120,36 @@ def provenance_rows() -> list[dict[str, str]]: # One row for each input of each 
                          "made by": maker(path, known), "sha256": digest[:16], "state": "unchanged" if now == digest else "changed since drawn"})
     return rows
 
+# %% ../nbs/90_report.ipynb #slim
+_FRACTION = re.compile(r"(?:scale|matrix)\([^)]*\)|-?\d*\.\d+(?:e-?\d+)?") # what scales is never rounded
+
+def slim_svg(
+    text: str, # A drawing by matplotlib
+    decimals: int = 2, # That a coordinate keeps
+) -> str: # The same drawing, on one line
+    "A drawing without what no reader sees: prologue, comments, metadata, names nobody calls, long fractions, blanks. What is no drawing raises `BadInput`."
+    if "<svg" not in text: raise BadInput("a drawing begins with <svg, and this does not hold one")
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.S)
+    text = re.sub(r'<use xlink:href="(#[^"]+)" transform="translate\((\S+) 0\)"/>', r'<use xlink:href="\1" x="\2"/>', text)
+    called = dict.fromkeys(a or b for a, b in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    short = {name: f"i{n}" for n, name in enumerate(called)}
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", text)
+    text = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m[1] + short[m[2]], text)
+    rounded = lambda m: m[0] if m[0].endswith(")") else f"{float(m[0]):.{decimals}f}".rstrip("0").rstrip(".") if round(float(m[0]), decimals) else "0"
+    text = _FRACTION.sub(rounded, text)
+    text = re.sub(r"\s+", " ", text).replace("> <", "><").replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    text = re.sub(r'(?<=base64,)[^"]+', lambda m: m[0].replace(" ", ""), text)
+    packed = lambda m: ' d="' + re.sub(" ?([A-Za-z]) ?", r"\1", m[1]).replace(" -", "-").strip() + '"'
+    text = re.sub(r' d="([^"]*)"', packed, text)
+    return re.sub(r"([;:]) (?=[\w#-])", r"\1", text)
+
+def data_uri(
+    drawing: str, # SVG
+) -> str: # For an attribute in double quotes
+    "A drawing as an address that holds it, as text; one with single quotes raises `BadInput`, for they mark its ends."
+    if "'" in drawing: raise BadInput("a drawing with single quotes cannot stand in an address between them")
+    return "data:image/svg+xml," + html.escape(drawing.replace("%", "%25").replace("#", "%23").replace('"', "'"), quote=False)
+
 # %% ../nbs/90_report.ipynb #html
 PALETTE = { # screen -> name -> colour
     "light": {"ink": "#1f2430", "soft": "#5b6472", "line": "#d9dee7", "paper": "#fffdf8", "fr": "#0055A4", "good": "#1b7f4d", "bad": "#b3261e", "wait": "#8a6d00"},
@@ -131,14 +162,23 @@ def palette_css(
     light, night = (":root{" + ";".join(f"--{k}:{v}" for k, v in PALETTE[screen].items()) + "}" for screen in ("light", "dark"))
     return f"\n{light}\n@media (prefers-color-scheme:dark){{{night}{dark}}}\n"
 
-_STYLE = palette_css("figure img{background:#fff}") + """body{font:17px/1.6 Georgia,"Times New Roman",serif;color:var(--ink);background:var(--paper);max-width:58rem;margin:2rem auto;padding:0 1.2rem}
-h1{font-size:2rem;line-height:1.2;margin-bottom:.2rem}h2{margin-top:2.6rem;border-bottom:1px solid var(--line)}h1+p{color:var(--soft);margin-top:0}
-figure{margin:1.6rem 0}figure img{max-width:100%;height:auto}figcaption{color:var(--soft);font-size:.92rem}
+_STYLE = palette_css("figure img{background:#fff}") + """body{font:17px/1.6 Georgia,"Times New Roman",serif;color:var(--ink);background:var(--paper);max-width:58rem;margin:2rem auto;padding:0 1.2rem;overflow-wrap:break-word}
+h1{font-size:2rem;line-height:1.2;margin-bottom:.2rem}h2{margin-top:2.6rem;border-bottom:1px solid var(--line)}h3,h4{margin:1.8rem 0 .3rem;line-height:1.3}h1+p{color:var(--soft);margin-top:0}
+figure{margin:2.2rem 0}figure h4{margin-top:0}figure img{max-width:100%;height:auto}figcaption{color:var(--soft);font-size:.92rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font:14px/1.45 system-ui,sans-serif;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.32rem .55rem;border-bottom:1px solid var(--line)}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .good{color:var(--good)}.bad{color:var(--bad)}.wait{color:var(--wait)}code{font-size:.86em}
-.tag{font:12px system-ui;border:1px solid var(--line);border-radius:4px;padding:0 .35rem;color:var(--soft)}
-nav a{margin-right:.9rem}a{color:var(--fr)}details{margin:.8rem 0}summary{cursor:pointer}@media print{details>*{display:block}body{max-width:none}}
+.tag{font:12px system-ui;border:1px solid var(--line);border-radius:4px;padding:0 .35rem;color:var(--soft);white-space:nowrap}
+.first{border-left:4px solid var(--bad);padding-left:1rem}nav ol{padding-left:1.4rem}nav li{margin:.15rem 0}a{color:var(--fr)}summary{cursor:pointer}
+.claims{table-layout:fixed;overflow-wrap:break-word}.claims td{hyphens:auto}.claims th[data-h=claim]{width:21%}.claims th[data-h=note]{width:27%}
+@media(max-width:40rem){.scroll table{min-width:34rem}.scroll img{min-width:44rem;max-width:none}body{font-size:16px;margin:1rem auto;padding:0 .8rem}h1{font-size:1.6rem}table{font-size:12.5px}ul{padding-left:1.2rem}.tag{white-space:normal}
+.claims thead{display:none}.claims tr{display:block;padding:.5rem 0;border-bottom:2px solid var(--line)}.claims td{display:block;border:0;padding:.1rem 0}.claims td:first-child{font-weight:600}
+.claims td+td::before{content:attr(data-h) ": ";color:var(--soft)}.claims td:empty{display:none}}
+@page{size:A4;margin:18mm 15mm}
+@media print{:root{--ink:#000;--paper:#fff;--soft:#444;--fr:#000}body{font-size:10.5pt;line-height:1.45;max-width:none;margin:0;padding:0;orphans:3;widows:3}
+h2{break-before:page;margin-top:0}#limits,#abstract{break-before:auto}h2,h3,h4,summary,figure h4{break-after:avoid}figure img,tr,.whole{break-inside:avoid}figure img{max-height:225mm;object-fit:contain}
+.scroll{overflow:visible}table,.scroll table,.scroll img{min-width:0}table{font-size:7.6pt;line-height:1.3}th,td{padding:.16rem .3rem}.paths td{overflow-wrap:anywhere}.paths td.n{overflow-wrap:normal}thead{display:table-header-group}
+details::details-content{content-visibility:visible;display:block}a[href^=http]::after{content:" (" attr(href) ")";font-size:.85em;overflow-wrap:anywhere}nav a,h2 a{color:inherit;text-decoration:none}}
 """
 _GOOD = {"verified", "reproduced", "recomputed", "consistent", "unchanged", "passed", "checked by arithmetic", "reproduced at lab scale"}
 _BAD = {"discrepant", "contradicted", "tampered", "changed since drawn", "failed", "inconsistent in the source", "stale"}
@@ -163,26 +203,53 @@ def html_table(
     body = "\n".join("<tr>" + "".join(_cell(r.get(k, "")) for k in columns) + "</tr>" for r in rows)
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
 
+_WHOSE = {"lab": "our numbers only", "paper": "the paper's numbers only", "lab and paper": "the paper's numbers and ours, on scales of their own: not to be compared"}
+
+def _caption(text: str) -> str:
+    "A caption whose first sentences are seen at once, and the others when one asks, or on paper."
+    cut = next((m.end() for m in re.finditer(r"[.;:] (?=[A-Z(])", text) if m.end() > 240), None)
+    if cut is None or len(text) - cut < 200: return html.escape(text)
+    return f"{html.escape(text[:cut].strip())}<details><summary>more about this figure</summary>{html.escape(text[cut:])}</details>"
+
 def html_figure(
     name: str, # Such as `fig_loss`
 ) -> str: # `<figure>…`
     "A figure with its caption, its alternative text and whose numbers it shows."
     card = load_json(f"reports/figures/{name}.json")
-    data = base64.b64encode((root()/f"reports/figures/{name}.svg").read_bytes()).decode()
-    return (f'<figure id="{name}"><h3>{html.escape(card["title"])} <span class=tag>{html.escape(card["paper"])}</span> <span class=tag>{html.escape(card["scope"])}</span></h3>'
-            f'<img alt="{html.escape(card["alt"], quote=True)}" src="data:image/svg+xml;base64,{data}"><figcaption>{html.escape(card["caption"])}</figcaption></figure>')
+    drawing = data_uri(slim_svg((root()/f"reports/figures/{name}.svg").read_text(encoding="utf-8")))
+    return (f'<figure id="{name}"><h4>{html.escape(card["title"])} <span class=tag>beside {html.escape(card["paper"])} of the paper</span> <span class=tag>{_WHOSE[card["scope"]]}</span></h4>'
+            f'<div class=scroll><img alt="{html.escape(card["alt"], quote=True)}" src="{drawing}"></div><figcaption>{_caption(card["caption"])}</figcaption></figure>')
+
+def html_figure_list(
+    names: list[str], # Such as `["fig_loss"]`
+) -> str: # `<ul>…`
+    "Titles of figures, each with a link to it."
+    cards = [load_json(f"reports/figures/{n}.json") for n in names]
+    return '<ul class=figures>' + "".join(f'<li><a href="#{c["name"]}">{html.escape(c["title"])}</a> ({html.escape(c["paper"])})</li>' for c in cards) + "</ul>"
 
 # %% ../nbs/90_report.ipynb #page-text
+_ABSTRACT = """
+<p>CroissantLLM is a language model of {{fact:model.size_b|.1f}} billion parameters, trained on as much French as English. This report says what of its paper
+(<a href="https://arxiv.org/abs/2402.00786">arXiv 2402.00786</a>) could be checked without its hardware, its text and its weights. It was not trained again. Two things were done instead.</p>
+<p><strong>The paper's numbers were checked against each other and against what was released</strong>: of {{claims/total|.0f}} claims {{claims/verified|.0f}} are verified,
+{{claims/discrepant|.0f}} are discrepant, {{claims/not_reproducible|.0f}} cannot be reproduced here, and the other {{claims/transcribed|.0f}} only compare places where the paper prints the same number.</p>
+<p><strong>The path from text to model was built again at the scale of a laboratory</strong>, from raw packages to a chat model, with {{training/parameters_total|,.0f}} parameters.
+Reproduced at that scale: corpus, tokenizer, pretraining, ablations, laws of size, evaluation, fine-tuning, translation, export, transparency indicators.
+Not reproduced: any score of the paper's models, the telephone, the grades of a commercial judge, the loss of the final run.</p>"""
+
 _LIMITS = """
-<p>The lab model has {{training/parameters_total|,.0f}} parameters and saw {{training/tokens_seen|,.0f}} tokens; the paper's has
-{{fact:model.non_embedding_params|,.0f}} without embeddings and saw {{fact:train.tokens_total_b|,.2f}} billion. A model of this size
-does not reason, follow instructions or know facts, and none of its scores may be read beside the paper's. What it can show: a corpus, a
-tokenizer, a pretraining run and an evaluation, each made from tracked inputs by a stage that anyone can run again.</p>
-<ul><li>French text by kind, in shares of its bytes: {{corpus:fr}}. English: {{corpus:en}}. Parallel pairs: {{corpus:parallel}}.
-No source is a web crawl, a newspaper or a conversation.</li>
-<li>Evaluation is bits per byte and generated minimal pairs. FrenchBench, translation and chat are not run here.</li>
-<li>A single training run with a single seed: intervals below are over evaluation items, not over repeated trainings.</li>
-<li>For {{corpus:unstated}} of the corpus's bytes the package that carries the text states no licence for it.</li></ul>"""
+<ul><li><strong>The lab is small.</strong> Its model has {{training/parameters_total|,.0f}} parameters and saw {{training/tokens_seen|,.0f}} tokens; the paper's has
+{{fact:model.non_embedding_params|,.0f}} without embeddings and saw {{fact:train.tokens_total_b|,.2f}} billion. None of its scores may be read beside the paper's.</li>
+<li><strong>It is not above a trigram everywhere.</strong> Below one: {{frenchbench_lab/below_trigram_fr|.0f}} of {{frenchbench_lab/below_trigram_fr.n|.0f}} French suites and
+{{frenchbench_lab/below_trigram_en|.0f}} of {{frenchbench_lab/below_trigram_en.n|.0f}} English ones. Above: {{frenchbench_lab/above_trigram_fr|.0f}} and {{frenchbench_lab/above_trigram_en|.0f}}. FrenchBench itself it cannot answer.</li>
+<li><strong>The chat model's answers are mostly wrong</strong>: {{chat/right.all.drawn±|.1%}} of {{chat/right.all.drawn.n|.0f}} questions with one right answer are answered to the letter.
+Learning to answer cost it running text: French rose from {{chat_training/bpb_fr.floors.before|.2f}} to {{chat_training/bpb_fr|.2f}} bits per byte.</li>
+<li><strong>The translator is no better than its memory of phrases</strong>: {{translation/chrf.software.fr.above_draft±|+.1f}} chrF into French and {{translation/chrf.software.en.above_draft±|+.1f}} into English.</li>
+<li><strong>The mitigation teaches to decline, and not what</strong>: {{twins/declines.harmful.mitigated±|.0%}} of harmful and {{twins/declines.harmless.mitigated±|.0%}} of harmless requests are declined.</li>
+<li><strong>Writing is slower than was hoped for</strong>: the goals set beforehand for reading were met, those for writing missed (<a href="#fig_inference">figure</a>).</li>
+<li><strong>One run, one seed.</strong> Intervals are over evaluation items, not over repeated trainings, except where a figure says so.</li>
+<li><strong>The text is what packages hold.</strong> French by kind, in shares of its bytes: {{corpus:fr}}. English: {{corpus:en}}. Parallel pairs: {{corpus:parallel}}.
+No source is a web crawl, a newspaper or a conversation. For {{corpus:unstated}} of the bytes the package that carries the text states no licence for it.</li></ul>"""
 
 _RESULTS = """
 <p>On held-out text the model needs {{bits_per_byte/fr±|.2f}} bits for a byte of French ({{bits_per_byte/fr.n|,.0f}} documents) and
@@ -190,17 +257,52 @@ _RESULTS = """
 the model was trained on needs {{bits_per_byte/fr.floors.trigram|.2f}} and {{bits_per_byte/en.floors.trigram|.2f}}. Document by document the model saves
 {{bits_per_byte/fr_below_trigram±|.2f}} and {{bits_per_byte/en_below_trigram±|.2f}} bits per byte against it; not everywhere: in English legal text
 the difference is {{bits_per_byte/en_legal_below_trigram±|.2f}} (below zero the trigram wins), in technical pairs {{bits_per_byte/parallel_technical_below_trigram±|.2f}}.
-On English agreement it scores {{minimal_pairs/number_en±|.1%}}, the trigram {{minimal_pairs/number_en.floors.trigram|.1%}}.
 On {{minimal_pairs/mean_three.n|,.0f}} pairs of sentences of which one breaks an agreement rule of French, it prefers the correct one in
 {{minimal_pairs/mean_three±|.1%}} of the cases (mean of the French sets; chance {{minimal_pairs/mean_three.floors.chance|.0%}}, a trigram
-{{minimal_pairs/mean_three.floors.trigram|.1%}}, the same model before training {{minimal_pairs/mean_three.floors.random_weights|.1%}}).
-Square brackets hold 95 % intervals.</p>"""
+{{minimal_pairs/mean_three.floors.trigram|.1%}}, the same model before training {{minimal_pairs/mean_three.floors.random_weights|.1%}}); on English agreement in
+{{minimal_pairs/number_en±|.1%}} (trigram {{minimal_pairs/number_en.floors.trigram|.1%}}). Square brackets hold 95 % intervals.</p>"""
 
+# %% ../nbs/90_report.ipynb #page-told
+_TOLD = { # What -> value, n, floor, each with references
+    "Tokens of Llama 2 for one of ours, French text": ("{{fertility/ratio.llama2.fr.all±|.2f}}", "{{fertility/ratio.llama2.fr.all.n|,.0f}} documents", "one: as many as ours"),
+    "Chat: answers in the language asked for": ("{{chat/in_language.all.drawn±|.1%}}", "{{chat/in_language.all.drawn.n|,.0f}} questions", "before it was taught {{chat/in_language.all.drawn.floors.before|.1%}}"),
+    "Translation into French, chrF": ("{{translation/chrf.software.fr.translator±|.1f}}", "{{translation/chrf.software.fr.translator.n|,.0f}} sentences",
+        "copied {{translation/chrf.software.fr.translator.floors.copy|.1f}}, dictionary {{translation/chrf.software.fr.dictionary|.1f}}, memory alone {{translation/chrf.software.fr.draft|.1f}}"),
+    "Translation into English, chrF": ("{{translation/chrf.software.en.translator±|.1f}}", "{{translation/chrf.software.en.translator.n|,.0f}} sentences",
+        "copied {{translation/chrf.software.en.translator.floors.copy|.1f}}, dictionary {{translation/chrf.software.en.dictionary|.1f}}, memory alone {{translation/chrf.software.en.draft|.1f}}"),
+    "Codes planted most often: exposure in bits, plain twin": ("{{twins/exposure.16.plain±|.1f}}", "{{twins/exposure.16.plain.n|.0f}} codes", "knowing nothing {{twins/exposure.16.plain.floors.ignorance|.1f}}, by heart {{twins/exposure.16.plain.floors.by_heart|.1f}}"),
+    "The same, mitigated twin": ("{{twins/exposure.16.mitigated±|.1f}}", "{{twins/exposure.16.mitigated.n|.0f}} codes", "as above")}
+
+_PAIRS = {"set": "agreement of", "n": "pairs", "accuracy": "right", "low": "from", "high": "to", "chance": "chance", "trigram": "trigram", "random_weights": "untrained"} # Column -> heading
+
+# %% ../nbs/90_report.ipynb #page-claims
 _CLAIMS = """
 <p>The ledger holds {{claims/total|.0f}} claims: {{claims/verified|.0f}} verified (arithmetic on the paper's numbers, a count from a shape,
 or a record of ours), {{claims/discrepant|.0f}} discrepant, {{claims/not_reproducible|.0f}} not reproducible here, and, counted apart,
 {{claims/transcribed|.0f}} transcribed: the same number stands in more than one place and the places agree, which tests nothing but the copying.
-A discrepancy is shown with its arithmetic.</p>"""
+A discrepancy need not be an error of the paper: the note gives the reading that would reconcile it, where we know one. <code>croissant verify --claim</code> with a name lays its computation open.</p>"""
+
+_VERDICTS = {"discrepant": "Discrepant", "not reproducible": "Not reproducible here", "verified": "Verified", "transcribed": "Transcribed"} # Verdict -> heading, in the order of interest
+
+def _printed(value: Any) -> Any:
+    "A number of the ledger as one reads it; nothing where there is none."
+    if isinstance(value, str) or value is None: return value
+    return f"{value:,.8g}" if abs(value) >= 1e15 or not float(value).is_integer() else f"{value:,.0f}"
+
+def claims_html(
+    claims: list[dict[str, Any]], # Rows of the checked ledger
+) -> str: # A table for each verdict
+    "Every claim with its verdict, what is printed and what came out, the odd ones first; a verdict without a heading raises `BadInput`."
+    if odd := {c["verdict"] for c in claims} - set(_VERDICTS): raise BadInput(f"no heading for the verdict {', '.join(sorted(odd))}")
+    out = []
+    for verdict, heading in _VERDICTS.items():
+        rows = [{"claim": c["claim"], "where": c["locator"], "printed": f"{_printed(c['reported_value'])} {c['unit']}".strip() if c["reported_value"] != "" else "", "came out": _printed(c["recomputed"]), "verdict": c["verdict"], "note": c["note"], "name": c["id"]}
+                for c in claims if c["verdict"] == verdict]
+        columns = [k for k in ("claim", "where", "printed", "came out", "verdict", "note", "name") if any(r[k] != "" for r in rows)]
+        body = "\n".join("<tr>" + "".join(_cell(r[k]).replace("<td", f'<td data-h="{k}"', 1) for k in columns) + "</tr>" for r in rows)
+        head = "".join(f'<th scope=col data-h="{k}">{k}</th>' for k in columns)
+        if rows: out.append(f'<h3 id="claims-{verdict.replace(" ", "-")}">{heading}</h3><table class=claims><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>')
+    return "".join(out)
 
 _FMTI = """
 <p>This is a self-assessment against the {{fmti/indicators|.0f}} indicators of the Foundation Model Transparency Index, edition of October 2023;
@@ -221,6 +323,16 @@ before paragraphs that quote it were removed and after.</p>""",
 {{corpus/benchmarks.contaminated_after|,.0f}} after (an item that runs over two paragraphs is found and stays). Items of few words are not searched: they are found everywhere.</p>"""}
 
 # %% ../nbs/90_report.ipynb #page
+_CHAPTERS = { # Of the figures: heading -> names
+    "The text": ("tbl_corpus_mix", "tbl_french_sources", "tbl_english_sources", "tbl_code_sources", "tbl_parallel_sources", "fig_quality"),
+    "The tokenizer": ("fig_fertility", "tbl_tokenizer_losses", "fig_language_balance", "fig_vocabulary_size"),
+    "The model and its training": ("tbl_model_sizes", "fig_loss", "fig_compare_optimizers", "fig_compare_schedules"),
+    "Languages, size and mixture": ("fig_scaling_laws", "fig_capacity_ratio", "fig_ablation_curated", "fig_ablation_parallel", "fig_ablation_code", "fig_ablation_tokenizer"),
+    "What the models can do": ("fig_bits_per_byte", "fig_minimal_pairs", "fig_capabilities", "fig_lab_suites", "tbl_frenchbench_mc", "tbl_frenchbench_gen", "tbl_english_benchmarks"),
+    "Translation, chat and speed": ("tbl_translation", "tbl_summaries", "tbl_mt_bench", "fig_inference"),
+    "Harm and transparency": ("tbl_crows_pairs", "fig_twins", "fig_fmti_subdomains", "fig_fmti_domains")}
+_CORPUS_TITLES = {"corpus": "Sources", "corpus_dropped": "What did not come in", "corpus_overlap": "Held-out text found in training text", "corpus_benchmarks": "Benchmark items found in training text"}
+
 def _files(folder: str, pattern: str) -> list[str]:
     return [p.stem for p in sorted((root()/folder).glob(pattern))]
 
@@ -228,29 +340,42 @@ def _shares(rows: list[dict]) -> list[dict]:
     "Fractions as a reader wants them."
     return [{k: f"{100 * v:.2f} %" if k in ("share", "overlap_before", "overlap_after") and v != "" else v for k, v in r.items()} for r in rows]
 
+def _slug(title: str) -> str: return re.sub("[^a-z]+", "-", title.lower()).strip("-")
+
+def _figures() -> str:
+    "Chapters of figures, each with a list of what is in it."
+    names = _files("reports/figures", "*.json")
+    rest = [n for n in names if not any(n in c for c in _CHAPTERS.values())]
+    chapters = {t: [n for n in c if n in names] for t, c in (_CHAPTERS | {"More": tuple(rest)}).items()}
+    return ("<p>Each figure is named after the figure, table or section of the paper that asks the same, and says whose numbers it shows. Where both are shown, they stand in panels or on axes of their own: models, texts and sizes differ.</p>" +
+            "".join(f'<h3 id="{_slug(t)}">{t}</h3>{html_figure_list(c)}{"".join(html_figure(n) for n in c)}' for t, c in chapters.items() if c))
+
+# %% ../nbs/90_report.ipynb #page-whole
 def report_html() -> str: # The whole page
     "The report as one HTML page, from tracked files only; a missing one raises `BadInput`."
     claims, fmti = load_table("reports/tables/claims_checked.csv"), load_table("reports/tables/fmti.csv")
-    figures = _files("reports/figures", "*.json")
     tables = {n: load_table(f"reports/tables/{n}.csv") for n in ("minimal_pairs", "corpus", "corpus_dropped", "corpus_overlap", "corpus_benchmarks", "samples") if (root()/f"reports/tables/{n}.csv").is_file()}
-    part = lambda title, body: f'<section><h2 id="{re.sub("[^a-z]+", "-", title.lower())}">{title}</h2>{body}</section>'
+    told = [{"what": what, "value": render(value), "n": render(n), "floor": render(floor)} for what, (value, n, floor) in _TOLD.items()]
+    indicators = {"number": "no.", "name": "indicator", "status": "status", "value": "what is disclosed", "evidence": "evidence"}
     sections = {
-        "Read this first: limits": render(_LIMITS),
-        "Results": render(_RESULTS) + html_table(tables.get("minimal_pairs", [])),
-        "What it writes": html_table(tables.get("samples", [])),
-        "Figures and tables": "".join(html_figure(n) for n in figures),
-        "Claims of the paper, checked": render(_CLAIMS) + html_table([c for c in claims if c["verdict"] != "verified"]) +
-            "<details><summary>Every claim</summary>" + html_table(claims) + "</details>",
-        "Transparency indicators": render(_FMTI) + "<details open><summary>What is not met</summary>" + html_table([f for f in fmti if f["status"] == "not-met"], {"number": "no.", "name": "indicator", "reason": "why"}) +
-            "</details><details><summary>Every indicator</summary>" + html_table(fmti) + "</details>",
-        "Corpus": "".join(f"{render(words)}{html_table(_shares(tables[n]))}" for n, words in _CORPUS.items() if n in tables),
-        "Provenance: figure, stage, inputs, hashes": html_table(provenance_rows()),
+        "Limits": ("Limits: read this first", f"<div class=first>{render(_LIMITS)}</div>"),
+        "Results": ("Results, at the scale of the lab", render(_RESULTS) + html_table(tables.get("minimal_pairs", []), _PAIRS) + "<h3>And also</h3>" + html_table(told)),
+        "Claims": ("Claims of the paper, each with its verdict", render(_CLAIMS) + claims_html(claims)),
+        "Figures": ("Figures and tables, beside the paper's", _figures()),
+        "Writes": ("What the model writes", "<p>Every continuation of the fixed prompts, none left out.</p>" + html_table(tables.get("samples", []))),
+        "Indicators": ("Transparency indicators", render(_FMTI) + "<h3>What is not met</h3>" + html_table([f for f in fmti if f["status"] == "not-met"], {"number": "no.", "name": "indicator", "reason": "why"}) +
+            "<h3>What is met</h3><div class=paths>" + html_table([f for f in fmti if f["status"] != "not-met"], indicators) + "</div>"),
+        "Corpus": ("The corpus, in tables", "".join(f"<h3>{_CORPUS_TITLES[n]}</h3>{render(words)}<div class=paths>{html_table(_shares(tables[n]))}</div>" for n, words in _CORPUS.items() if n in tables)),
+        "Provenance": ("Provenance: figure, stage, inputs, hashes", html_table(provenance_rows())),
     }
-    nav = " ".join(f'<a href="#{re.sub("[^a-z]+", "-", t.lower())}">{t.split(":")[0]}</a>' for t in sections)
-    body = "".join(part(t, b) for t, b in sections.items())
+    under = {"Claims": [(f"claims-{v.replace(' ', '-')}", h) for v, h in _VERDICTS.items() if any(c["verdict"] == v for c in claims)], "Figures": [(_slug(t), t) for t in _CHAPTERS]}
+    item = lambda where, title, more: f'<li><a href="#{where}">{title}</a>' + (f'<ul>{"".join(item(w, t, ()) for w, t in more)}</ul>' if more else "") + "</li>"
+    contents = "".join(item(_slug(k), title, under.get(k, ())) for k, (title, _) in sections.items())
+    body = "".join(f'<section><h2 id="{_slug(k)}">{title}</h2>{inner}</section>' for k, (title, inner) in sections.items())
     return (f'<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1"><title>croissant: report</title>'
             f"<style>{_STYLE}</style></head><body><h1>croissant: an executable re-implementation of CroissantLLM</h1>"
-            f"<p>Every number on this page is rendered from a tracked file.</p><nav>{nav}</nav>{body}</body></html>\n")
+            f"<p>Every number on this page is rendered from a tracked file; the last table says from which.</p><section><h2 id=abstract>Abstract</h2>{render(_ABSTRACT)}</section>"
+            f'<nav aria-label="Contents"><h2 id=contents>Contents</h2><ol>{contents}</ol></nav>{body}</body></html>\n')
 
 def write_report(
     out: Path|str = "reports/report.html", # Where

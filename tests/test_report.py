@@ -1,5 +1,6 @@
 """Numbers in prose are rendered from tracked files, and everything rendered is fresh."""
 import ast
+import html
 import json
 import os
 import re
@@ -7,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -199,11 +202,119 @@ def test_report_is_what_the_tracked_files_render():
     assert (ROOT/"reports/report.html").read_text(encoding="utf-8") == report.report_html(), "run `croissant report`"
 
 
-def test_report_is_self_contained():
-    page = (ROOT/"reports/report.html").read_text(encoding="utf-8")
-    assert len(page.encode()) < 8_000_000
-    assert not re.search(r"""(?:src|href)=(?!["']?(?:data:|#))""", page), "nothing may be loaded from elsewhere"
-    assert page.count("<img ") == page.count('<img alt="') and 'alt=""' not in page
+PAGE = (ROOT/"reports/report.html").read_text(encoding="utf-8")
+CARDS = [json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT/"reports/figures").glob("*.json"))]
+OUTSIDE = {"https://arxiv.org/abs/2402.00786"}   # where a reader may go; nothing is loaded from there
+
+
+class Tags(HTMLParser):
+    "Every tag with its attributes, and the text of each figure's caption."
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.captions, self.inside, self.hidden = [], [], False, False
+        self.feed(page)
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "figcaption": self.inside = True; self.captions.append("")
+        if tag == "summary": self.hidden = True
+    def handle_endtag(self, tag):
+        if tag == "figcaption": self.inside = False
+        if tag == "summary": self.hidden = False
+    def handle_data(self, data):
+        if self.inside and not self.hidden: self.captions[-1] += data
+
+
+TAGS = Tags(PAGE)
+IDS = [a["id"] for _, a in TAGS.tags if "id" in a]
+
+
+def test_report_is_light_and_asks_for_nothing_outside():
+    assert len(PAGE.encode()) < 5_000_000
+    for tag, a in TAGS.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form", "video", "audio"), tag
+        for k in ("src", "href", "srcset", "poster", "action", "data", "style", "background"):
+            if k in a: assert a[k].startswith("data:image/svg+xml,") if (tag, k) == ("img", "src") else a[k].startswith("#") or (tag == "a" and a[k] in OUTSIDE), (tag, k, a[k][:80])
+        if "http-equiv" in a: raise AssertionError(a)
+    assert not re.search(r"url\(|@import|expression\(", PAGE[PAGE.index("<style>"):PAGE.index("</style>")])
+    for _, a in (t for t in TAGS.tags if t[0] == "img"):
+        drawing = unquote(a["src"].removeprefix("data:image/svg+xml,"))
+        assert not re.search(r"<(?:script|foreignObject)|\son\w+=", drawing) and not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", drawing)
+        tree = ElementTree.fromstring(drawing)
+        ids = {e.get("id") for e in tree.iter() if e.get("id")}
+        assert ids and not [h for e in tree.iter() if (h := e.get("href")) and h[1:] not in ids and not h.startswith("data:image/png;base64,")] and not set(re.findall(r"url\(#([^)]+)\)", drawing)) - ids
+
+
+def test_report_has_one_title_a_language_and_headings_in_order():
+    kinds = [t for t, _ in TAGS.tags]
+    assert kinds.count("h1") == kinds.count("title") == kinds.count("nav") == 1 and ("html", {"lang": "en"}) in TAGS.tags
+    assert {"name": "viewport", "content": "width=device-width,initial-scale=1"} in [a for t, a in TAGS.tags if t == "meta"]
+    levels = [int(t[1]) for t in kinds if re.fullmatch(r"h[1-6]", t)]
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:]))
+    assert all(a.get("scope") == "col" for t, a in TAGS.tags if t == "th")
+
+
+def test_contents_lead_to_every_section_and_links_resolve():
+    inside = [a["href"][1:] for t, a in TAGS.tags if t == "a" and a["href"].startswith("#")]
+    assert len(IDS) == len(set(IDS)) and inside and set(inside) <= set(IDS)
+    contents = re.findall(r'href="#([^"]+)"', PAGE[PAGE.index("<nav"):PAGE.index("</nav>")])
+    sections = re.findall(r"<section><h2 id=\"?([\w-]+)", PAGE)
+    assert sections[0] == "abstract" and sections[1:] == [c for c in contents if c in sections] and {c["name"] for c in CARDS} <= set(inside)
+
+
+def test_limits_come_before_results():
+    order = [PAGE.index(x) for x in ('id=abstract', "<nav", 'id="limits"', 'id="results"', 'id="claims"', 'id="figures"', "<img ")]
+    assert order == sorted(order)
+    limits = PAGE[PAGE.index('id="limits"'):PAGE.index('id="results"')]
+    told = [report.render(x) for x in ("{{frenchbench_lab/below_trigram_fr|.0f}} of", "{{chat/right.all.drawn±|.1%}}", "{{translation/chrf.software.fr.above_draft±|+.1f}}", "{{twins/declines.harmless.mitigated±|.0%}}")]
+    assert all(x in limits for x in told) and "None of its scores may be read beside the paper's" in limits
+    abstract = PAGE[PAGE.index("id=abstract"):PAGE.index("<nav")]
+    assert "Not reproduced:" in abstract and report.render("{{claims/discrepant|.0f}} are discrepant") in abstract
+
+
+def test_every_claim_stands_with_its_verdict():
+    rows = re.findall(r"<tr>(.*?)</tr>", PAGE[PAGE.index('id="claims"'):PAGE.index('id="figures"')], re.S)
+    cell = lambda row, k: html.unescape(m[1]) if (m := re.search(rf'<td data-h="{k}"[^>]*>(.*?)</td>', row, re.S)) else ""
+    shown = {cell(r, "name"): r for r in rows if "<td" in r}
+    claims = load_table("reports/tables/claims_checked.csv")
+    assert set(shown) == {c["id"] for c in claims} and len(claims) == len([r for r in rows if "<td" in r])
+    for c in claims: assert cell(shown[c["id"]], "verdict") == c["verdict"] and cell(shown[c["id"]], "claim") == c["claim"] and (c["verdict"] != "discrepant" or cell(shown[c["id"]], "note"))
+    found = [m[1] for m in re.finditer(r'<h3 id="claims-([\w-]+)"', PAGE)]
+    assert found == ["discrepant", "not-reproducible", "verified", "transcribed"]
+    with pytest.raises(BadInput, match="perhaps"): report.claims_html([{"verdict": "perhaps"}])
+
+
+def test_every_figure_is_in_a_chapter_and_says_whose_numbers_it_shows():
+    images = [a["alt"] for t, a in TAGS.tags if t == "img"]
+    assert sorted(images) == sorted(c["alt"] for c in CARDS) and all(images)
+    assert sorted(n for c in report._CHAPTERS.values() for n in c) == sorted(c["name"] for c in CARDS), "name a new figure in a chapter of nbs/90_report.ipynb"
+    for c in CARDS:
+        figure = PAGE[(at := PAGE.index(f'<figure id="{c["name"]}">')):PAGE.index("<img", at)]
+        assert f"beside {html.escape(c['paper'])} of the paper" in figure and ("scales of their own: not to be compared" in figure) == (c["scope"] == "lab and paper")
+    flat = lambda text: re.sub(r"\s", "", text)
+    assert sorted(map(flat, TAGS.captions)) == sorted(flat(c["caption"]) for c in CARDS), "a caption is whole, if in two parts"
+
+
+def test_report_can_be_printed():
+    css = PAGE[PAGE.index("<style>"):PAGE.index("</style>")]
+    paper = css[css.index("@media print{"):]
+    for rule in ("break-before:page", "break-inside:avoid", "break-after:avoid", "table-header-group", "overflow:visible", "details::details-content{content-visibility:visible", "attr(href)", "orphans"): assert rule in paper, rule
+    assert "@page{" in css and "@media(max-width:40rem)" in css and "overflow-x:auto" in css
+
+
+def test_a_slim_drawing_is_the_same_drawing():
+    path = ROOT/"reports/figures/fig_loss.svg"
+    text = path.read_text(encoding="utf-8")
+    slim = report.slim_svg(text)
+    assert len(slim) < .6 * len(text) and slim == report.slim_svg(text) and report.slim_svg(slim) == slim
+    assert unquote(html.unescape(report.data_uri(slim))).removeprefix("data:image/svg+xml,").replace("'", '"') == slim
+    name = "{http://www.w3.org/2000/svg}"
+    points = lambda drawing: [[float(x) for x in re.findall(r"-?\d*\.?\d+", e.get("d") or "")] for e in ElementTree.fromstring(drawing).iter(f"{name}path")]
+    before, after = points(text), points(slim)
+    assert len(before) == len(after) > 50 and all(len(a) == len(b) and all(abs(x - y) <= .00501 for x, y in zip(a, b)) for a, b in zip(before, after))
+    scales = lambda drawing: re.findall(r"scale\([^)]*\)", drawing)
+    assert scales(text) == scales(slim) and len(scales(slim)) > 20 and len(re.findall("<use ", text)) == len(re.findall("<use ", slim))
+    with pytest.raises(BadInput, match="drawing"): report.slim_svg("<p>pain</p>")
+    with pytest.raises(BadInput, match="single quotes"): report.data_uri("<svg font='x'/>")
 
 
 def test_a_reference_to_nothing_is_an_error():
