@@ -10,7 +10,7 @@ __all__ = ['PAGES', 'COLUMNS', 'TABLE', 'trace', 'plain_text', 'tracing', 'marke
 import ast, csv, operator, re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +100,7 @@ def _relative(path: Path|str) -> str:
 def _addressed(name: str, found: Any, *args: Any, **kwargs: Any) -> Any:
     "What a loader found, traced."
     if name == "fact": return trace(found, f"reports/paper/facts.csv#{args[0]}")
+    if name == "setting": return trace(found, "#".join(args))
     if name == "load_params": return trace(found, f"{_relative(args[1] if args[1:] else kwargs.get('path', 'params.yaml'))}#{args[0]}")
     address = f"{_relative(args[0])}#"
     return [trace(row, f"{address}{i}") for i, row in enumerate(found, 1)] if name == "load_table" else trace(found, address)
@@ -126,7 +127,7 @@ def tracing(
     **others: Any, # More names to replace, such as `html_figure=lambda name: ""`
 ) -> Iterator[None]:
     "While the block runs, the module's loaders give traced values."
-    new = {n: _loader(n, getattr(module, n)) for n in ("load_json", "load_table", "load_params", "metric", "fact") if hasattr(module, n)} | others
+    new = {n: _loader(n, getattr(module, n)) for n in ("load_json", "load_table", "load_params", "metric", "fact", "setting") if hasattr(module, n)} | others
     old = {n: getattr(module, n) for n in new}
     for n, f in new.items(): setattr(module, n, f)
     try: yield
@@ -134,13 +135,10 @@ def tracing(
         for n, f in old.items(): setattr(module, n, f)
 
 # %% ../nbs/91_own_numbers.ipynb #pages
-def _readme() -> str:
-    "As tools/site.py renders the index."
-    out = ["<!-- Made from nbs/index.ipynb by tools/site.py: edit the notebook. -->"]
-    for c in load_json("nbs/index.ipynb")["cells"]:
-        source = "".join(c["source"])
-        if c["cell_type"] == "markdown" and not re.search(r"^#\|\s*(hide|export|default_exp)", source, re.M): out.append(report_pages.render(source).replace("](../", "]("))
-    return "\n\n".join(out) + "\n"
+def _from_notebook(page: str) -> str:
+    "As tools/site.py renders it."
+    source = report_pages.NOTEBOOK_PAGES[page]
+    return report_pages.notebook_page(load_json(source), source, page)
 
 def _data_card() -> str:
     "With the parameters that the stage is given."
@@ -148,7 +146,7 @@ def _data_card() -> str:
 
 _NO_FIGURES: dict[str, Any] = {"html_figure": lambda name: "", "provenance_rows": lambda: []}
 PAGES: dict[str, tuple[ModuleType, Callable[[], str], dict[str, Any]]] = { # Page -> module, renderer, names to replace
-    "README.md": (report_pages, _readme, {}), "reports/model_card.md": (model_card_pages, lambda: model_card_pages.model_card(root()), {}),
+    **{page: (report_pages, partial(_from_notebook, page), {}) for page in report_pages.NOTEBOOK_PAGES}, "reports/model_card.md": (model_card_pages, lambda: model_card_pages.model_card(root()), {}),
     "reports/data_card.md": (data_card_pages, _data_card, {}), "reports/report.html": (report_pages, lambda: report_pages.report_html(), _NO_FIGURES)}
 
 def marked_page(
@@ -194,11 +192,12 @@ def typed_on(
     marked: str, # The page with its marks
 ) -> list[tuple[int, str]]: # (line, number, or a program's words around it)
     "Numbers on a page that come from no record."
-    words = [] if name == "README.md" else [s for s in _said(PAGES[name][0]) if s in _STYLE.sub("", marked)]
-    if name != "README.md" and not words: return []
+    prose = name in report_pages.NOTEBOOK_PAGES
+    words = [] if prose else [s for s in _said(PAGES[name][0]) if s in _STYLE.sub("", marked)]
+    if not prose and not words: return []
     hidden = _blank(marked, _MARKED, _STYLE, _NAMES)
     line = lambda at: hidden.count("\n", 0, at) + 1
-    if name == "README.md": return [(line(m.start()), m[0]) for m in _NUMBER.finditer(hidden)]
+    if prose: return [(line(m.start()), m[0]) for m in _NUMBER.finditer(hidden)]
     return [(line(hidden.index(s)), s) for s in words if s in hidden]
 
 # %% ../nbs/91_own_numbers.ipynb #rows

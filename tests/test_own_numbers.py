@@ -12,13 +12,13 @@ from croissant import report as R
 from croissant.params import BadInput, root
 
 HERE = root()
-README = (HERE/"README.md").read_text(encoding="utf-8")
+README, RESULTS = ((HERE/p).read_text(encoding="utf-8") for p in ("README.md", "reports/results.md"))
 RENDERED = [n for n in O.PAGES if n != "reports/model_card.md" or (HERE/"artifacts/checkpoints/flagship/manifest.json").is_file()]   # without the released model its card cannot be rendered
 
 
 @pytest.fixture(scope="module")
 def honest():
-    return O.examine(["README.md"])
+    return O.examine(["README.md", "reports/results.md"])
 
 
 # ---- traced numbers
@@ -62,29 +62,36 @@ def test_our_pages_are_what_their_sources_say():
     assert O.examine(RENDERED)["wrong"] == []
 
 
-def test_readme_has_nothing_typed_and_every_reference_has_its_row(honest):
+@pytest.mark.parametrize("page", ["README.md", "reports/results.md"])
+def test_prose_has_nothing_typed_and_every_reference_has_its_row(honest, page):
     assert honest["wrong"] == [] and not honest["absent"]
-    keys = {r["key"] for r in honest["rows"]}
-    asked = set(re.findall(r"\{\{([\w/.]+?)±?\|", "".join("".join(c["source"]) for c in json.loads((HERE/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"])))
-    assert len(asked) > 100
+    keys = {r["key"] for r in honest["rows"] if r["document"] == page}
+    cells = json.loads((HERE/R.NOTEBOOK_PAGES[page]).read_text(encoding="utf-8"))["cells"]
+    asked = set(re.findall(r"\{\{([\w/.]+?)±?\|", "".join("".join(c["source"]) for c in cells)))
+    assert len(asked) > (30 if page == "README.md" else 100)
     for key in asked:   # words such as `no difference seen` hold no digit
         file, _, metric = key.partition("/")
         assert f"reports/metrics/{file}.json#{metric}" in keys or metric.endswith((".verdict", ".takes")), key
+    if page == "README.md": assert {"settings.ini#min_python", "Makefile#--cov-fail-under"} <= keys
 
 
 def digit_runs(text):
     return [m for m in re.finditer(r"\d+", text)]
 
 
-@pytest.mark.parametrize("line", [n for n, text in enumerate(README.split("\n")) if "±" not in text and re.search(r"\| French, bits per byte|claims in the ledger|MB of French|chrF into French", text)])
-def test_a_changed_digit_in_the_readme_is_named(line):
-    lines, marked = README.split("\n"), O.marked_page("README.md").split("\n")[line]
+CHANGED = [(page, n) for page, text, what in (("README.md", README, r"\| French, bits per byte|claims in the ledger|tests cover"), ("reports/results.md", RESULTS, r"\| translation pairs|chrF into French|`q8_0`"))
+           for n, line in enumerate(text.split("\n")) if re.search(what, line) and re.search(r"\d", line)]
+
+
+@pytest.mark.parametrize("page,line", CHANGED)
+def test_a_changed_digit_in_prose_is_named(page, line):
+    lines, marked = (HERE/page).read_text(encoding="utf-8").split("\n"), O.marked_page(page).split("\n")[line]
     m = [m for m in O._MARKED.finditer(marked) if re.search(r"\d", m[2])][-1]
     at = len(O.plain_text(marked[:m.start()])) + re.search(r"\d", m[2]).start()
     lines[line] = lines[line][:at] + str((int(lines[line][at]) + 1) % 10) + lines[line][at + 1:]
-    wrong = O.examine(["README.md"], {"README.md": "\n".join(lines)})["wrong"]
+    wrong = O.examine([page], {page: "\n".join(lines)})["wrong"]
     key = "; ".join(O.short(O._origins[int(m[1])]))
-    assert len(wrong) == 1 and wrong[0].startswith(f"README.md line {line + 1}: {key} renders {m[2]}")
+    assert len(wrong) == 1 and wrong[0].startswith(f"{page} line {line + 1}: {key} renders {m[2]}")
 
 
 def test_a_sentence_added_to_the_readme_is_named():
@@ -114,7 +121,7 @@ def test_a_number_typed_into_a_template_of_the_report_is_named(monkeypatch):
 def changed(tmp_path, monkeypatch):
     "A copy of the records in which a metric may be changed; the released model is not in it."
     for part in ("reports/metrics", "reports/tables", "reports/paper"): shutil.copytree(HERE/part, tmp_path/part)
-    for part in ("README.md", "nbs/index.ipynb", "settings.ini", "params.yaml", "sources.csv", "CITATION.cff", *(f"reports/{n}" for n in ("stages.csv", "source_facts.csv", "data_card.md", "report.html"))):
+    for part in ("README.md", "reports/results.md", "nbs/index.ipynb", "nbs/results.ipynb", "Makefile", "settings.ini", "params.yaml", "sources.csv", "CITATION.cff", *(f"reports/{n}" for n in ("stages.csv", "source_facts.csv", "data_card.md", "report.html"))):
         (tmp_path/part).parent.mkdir(parents=True, exist_ok=True); shutil.copy(HERE/part, tmp_path/part)
     monkeypatch.setenv("CROISSANT_ROOT", str(tmp_path))
     def set_value(file, metric, value):
@@ -141,7 +148,7 @@ def test_a_forged_row_of_the_table_is_caught(changed, tmp_path):
     text = path.read_text(encoding="utf-8")
     with path.open(encoding="utf-8", newline="") as f: row = next(r for r in csv.DictReader(f) if r["key"].endswith("training.json#tokens_seen"))
     state, reason = O.check_own_numbers()
-    assert state == "skipped" and "numbers of 3 pages" in reason and "not rendered here: reports/model_card.md" in reason
+    assert state == "skipped" and "numbers of 4 pages" in reason and "not rendered here: reports/model_card.md" in reason
     path.write_text(text.replace(row["sha256"], "0" * 16, 1), encoding="utf-8")
     state, reason = O.check_own_numbers()
     assert state == "failed" and "recorded otherwise" in reason
