@@ -153,6 +153,7 @@ def _translate_tab(gr: Any, w: dict[str, str], translate: Translating) -> tuple[
     stop.click(None, cancels=[going], api_visibility="private")
     return {tab: {"label": "translate"}, source: {"label": "source"}, go: {"value": "go"}, stop: {"value": "stop"}, made: {"label": "made"}}, target
 
+# %% ../nbs/52_page.ipynb #page-whole
 def build_page(
     talk: Talker, # From `talker`, or a toy
     translate: Translating|None = None, # From `translating`; without it the page has one tab

@@ -155,6 +155,7 @@ class Run:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0: raise BadInput(f"{where}: mixture: the weight of {name!r} is {weight!r}; it must be a number above 0")
         if not self.mixture: raise BadInput(f"{where}: mixture: no file has a weight; name at least one")
 
+# %% ../nbs/72_plan.ipynb #load-run
 _SECTIONS = {"train": Training, "profile": Profile, "cluster": Cluster, "launch": Launch}
 _SHARED = ("micro_batch_size", "recompute") # Parts of the layout that the trainer has to know: said once, in `train`
 

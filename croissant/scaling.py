@@ -172,6 +172,7 @@ def _interval(drawn: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.n
     low, median, high = np.quantile(drawn, ((1 - level) / 2, .5, (1 + level) / 2), axis=0)
     return low, median, high
 
+# %% ../nbs/50_scaling.ipynb #law-class
 @dataclass(frozen=True)
 class Law:
     "A fitted law: loss = columns(points)(exponents) @ coefficients, with the constants of its bootstrap."
@@ -382,6 +383,7 @@ def predict_held_out(
             found.append({"language": language, "mix": mix, "domain": domain, "parameters": parameters, "level": level, "low": float(low), "median": float(median), "high": float(high)})
     return found
 
+# %% ../nbs/50_scaling.ipynb #held-out-verdict
 def held_out_verdict(
     predictions: Sequence[Mapping[str, Any]], # Of `predict_held_out`
     rows: Iterable[Mapping[str, Any]], # With the runs of that size
@@ -504,6 +506,7 @@ def _document_noise(
         moved += again @ gap / (again @ size) - gap.sum() / size.sum()
     return moved / 2
 
+# %% ../nbs/50_scaling.ipynb #ratio-verdict
 def equal_ratio_verdict(
     rows: Iterable[Mapping[str, Any]], # A table of runs that read the same number of tokens
     others: Sequence[str] = RATIO_MIXES[1:], # Mixtures that `equal` is compared with

@@ -172,6 +172,7 @@ def parse_head(
         headers[h[1].lower()] = h[2]
     return m[1], m[2].partition("?")[0], headers
 
+# %% ../nbs/51_serve.ipynb #http-check
 def _is_ours(host: str, named: str) -> bool:
     "Does a Host header name this server without the help of DNS?"
     try: name = urlsplit(f"//{host}").hostname or ""
@@ -280,6 +281,7 @@ async def _connection(guard: Guard, reader: asyncio.StreamReader, writer: asynci
         if begun[0]: raise ConnectionAbortedError(kind) from None
         await _refuse(guard, reader, writer, "", Refusal(500, "the server made a mistake; its terminal says which"))
 
+# %% ../nbs/51_serve.ipynb #refuse
 async def _refuse(guard: Guard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, e: Refusal) -> None:
     "Send a refusal, and let the client read it."
     again = "Retry-After: 1\r\n" if e.status in (429, 503) else ""

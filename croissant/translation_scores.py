@@ -56,6 +56,7 @@ def score_systems(
             found[system][name] = measured(float(value), name, n=len(references), interval=(float(low), float(high))) | {"documents": n, "signature": str(metric.get_signature()), "draws": values}
     return found
 
+# %% ../nbs/53_translation_scores.ipynb #difference
 def difference(
     ours: Mapping[str, Any], # A metric of `score_systems`
     theirs: Mapping[str, Any], # The same measure of another system

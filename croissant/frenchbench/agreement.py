@@ -256,6 +256,7 @@ BASE = [tuple(s.split(":")) for s in """knows:know:the answer|wants:want:a new c
 takes:take:the train|writes:write:letters|sells:sell:books|eats:eat:bread|drinks:drink:wine|opens:open:the door|pays:pay:the bill|understands:understand:the question|remembers:remember:the story|follows:follow:the rules""".replace("\n", "|").split("|")]
 SHE = ("She", "He", "My sister", "The teacher", "The judge", "Our neighbour", "The old man", "Peter")
 
+# %% ../../nbs/65_frenchbench.agreement.ipynb #english-makers
 def _article_en(task: str, r: random.Random) -> Iterator[Couple]:
     "`an` before a vowel that is heard, `a` before a consonant."
     for frame in LOOKING:

@@ -117,6 +117,7 @@ def harness_golds(
         if not all(isinstance(x, str) for x in g): raise BadInput(f"item {i}: the gold {rendered[i]!r} is read as a list of {type(g[0]).__name__}, on which the harness itself fails; leave compat out")
     return read, lists
 
+# %% ../../nbs/65_frenchbench.answers.ipynb #answer-scores
 def answer_scores(
     answers: Sequence[str], # (n,) what the model wrote
     references: Sequence[Sequence[str]], # (n,) the golds of each item

@@ -47,6 +47,7 @@ def _encode(tokenizer: Any, texts: list[str], bos: bool|None) -> list[list[int]]
     if isinstance(tokenizer, Tokenizer): return [[tokenizer.bos_id] * (bos is not False) + ids for ids in tokenizer.encode_batch(texts)]
     return tokenizer(texts, **({} if bos is None else {"add_special_tokens": bos}))["input_ids"]
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #encode-cut
 def encode_requests(
     tokenizer: Any, # Ours, or one of `transformers`
     requests: Sequence[tuple[str, Sequence[str]]], # Contexts and their choices
@@ -347,6 +348,7 @@ def score_pairs_of_ids(
             greedy[owner[~first]] = False
     return total, greedy
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #price
 def _price(reader: Reader, states: Tensor, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Log-probability of each target behind the state of its row, and whether it is the most probable piece there."
     order = np.argsort(rows, kind="stable")
@@ -440,6 +442,7 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
     "Ids as text."
     return tokenizer.decode(list(ids)) if isinstance(tokenizer, Tokenizer) else tokenizer.decode(list(ids), skip_special_tokens=True)
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #writers
 class _Writer:
     "A batch of prompts behind a common past, written on together."
     def __init__(self, reader: Reader, prompts: Sequence[Sequence[int]], end: int, past: Past|None):
@@ -512,6 +515,7 @@ def generate_until(
         del unique[:n]
     return [answers[tuple(ids)] for ids in encoded]
 
+# %% ../../nbs/66_frenchbench.choices.ipynb #write-batch
 def _write(reader: Reader, tokenizer: Any, prompts: Sequence[tuple[int, ...]], end: int, past: Past|None, stop: Sequence[str], max_tokens: int, eos: int) -> dict[tuple[int, ...], Answer]:
     "The answers of one batch."
     writer = (_Writer if reader.trees else _PlainWriter)(reader, prompts, end, past)

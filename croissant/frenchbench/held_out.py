@@ -87,6 +87,7 @@ def homophones(
             couples += _swapped(task, pair, (a, b))
     return couples[:n - n % 2]
 
+# %% ../../nbs/66_frenchbench.held_out.ipynb #targets
 def _targets(s: str) -> list[str]:
     "Words of a sentence that may be exchanged for their homophones: the sentence decides between the two."
     words = Counter(re.findall(r"(?<![\w'’-])\w+(?![\w'’-])", s[0].lower() + s[1:]))

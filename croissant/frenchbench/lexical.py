@@ -63,6 +63,7 @@ def package_file(
     if found is None: raise BadInput(f"{path}: no {name} in it; delete the file and fetch it again")
     return found[1]
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #lexicons
 def lefff(
     what: str, # `gender` or `verbs`
     exams: Path|str = "exams", # Folder with the packages; relative paths start at the repository root
@@ -112,6 +113,7 @@ def _other_forms(word: str, gender: str) -> set[str]:
     if gender == "M": return {f"{word}e", f"{word}{word[-1]}e", f"{word}ue", f"{word[:-2]}ète", f"{word[:-1]}ve", f"{word[:-1]}se", f"{word[:-2]}lle"}
     return {word[:-1], word[:-2], f"{word[:-3]}er", f"{word[:-2]}f", f"{word[:-2]}x", f"{word[:-3]}au"} if word.endswith("e") else set()
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #noun-gender
 def noun_gender(
     nouns: Mapping[str, str], # As from `nouns_in_use`
     n: int = 400, # At most so many items
@@ -148,6 +150,7 @@ def verbs_in_use(
     seen = Counter(v for d in prose(documents) for v in _OBJECT.findall(d["text"]))
     return [v for v in sorted(verbs) if seen[v] >= least and v[0] != "h" and v not in NO_OBJECT]
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #verb-forms
 def verb_forms(
     verbs: Mapping[str, Any], # As from `lefff`
     used: Sequence[str], # Infinitives, as from `verbs_in_use`
@@ -351,6 +354,7 @@ FEWEST = 40 # Items of a suite
 LEFT_OUT = {"fr_synonym": "Wiktionary glosses few words by one other word, and of those mostly slang by a word in use: fewer than forty questions",
             "en_synonym": "of WordNet's pairs of words in use, fewer than forty mean the same in the first sense of both"}
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #load-suite
 def load_suite(
     name: str, # One of `SUITES`
     materials: Materials|None = None, # Where things lie; the repository's by default

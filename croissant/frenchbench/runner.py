@@ -97,6 +97,7 @@ class Answers:
         row = self.rows.get(item.id)
         return row if row and row["item"] == digest else None
 
+# %% ../../nbs/68_frenchbench.runner.ipynb #differences
 def _differences(head: bytes, asked: Mapping[str, Any]) -> str:
     "What the first line of a file says otherwise than is asked, in words; empty if nothing."
     try: kept = json.loads(head)
