@@ -275,10 +275,14 @@ def fetch(
     failed: list[str] = []
     with private_apt(tier) if debian else nullcontext() as apt, ThreadPoolExecutor(max(1, threads)) as pool:
         jobs = {pool.submit(fetch_package, p, folder, apt=apt): p for p in sorted(packages, key=lambda p: -p.bytes)}   # the big ones first
-        for job in as_completed(jobs):
-            p = jobs[job]
-            try: done[p.file] = job.result()
-            except BadInput as e: failed.append(str(e)); done[p.file] = "failed"
-            say(f"[{len(done):2d}/{len(packages)}] {done[p.file]:7s} {p.bytes / 1e6:6.1f} MB  {p.package} {p.version}")
+        try:
+            for job in as_completed(jobs):
+                p = jobs[job]
+                try: done[p.file] = job.result()
+                except BadInput as e: failed.append(str(e)); done[p.file] = "failed"
+                say(f"[{len(done):2d}/{len(packages)}] {done[p.file]:7s} {p.bytes / 1e6:6.1f} MB  {p.package} {p.version}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)   # Ctrl-C: those that have not begun never begin
+            raise
     if failed: raise BadInput(f"{len(failed)} of {len(packages)} packages could not be fetched:\n" + "\n".join(sorted(failed)))
     return {p.file: done[p.file] for p in packages}

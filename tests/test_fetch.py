@@ -294,3 +294,13 @@ def test_a_full_disk_under_apt(tmp_path, monkeypatch, registry):
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=100, stdout="", stderr="E: Write error - write (28: No space left on device)"))
     with pytest.raises(BadInput, match="free some space"):
         with private_apt(): pass
+
+
+def test_ctrl_c_leaves_what_has_not_begun(sources, monkeypatch, tmp_path):
+    import time
+    begun = []
+    monkeypatch.setattr(module, "fetch_package", lambda p, folder, apt=None: begun.append(p.package) or time.sleep(.05) or "fetched")
+    def say(line): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fetch(dest=tmp_path/"data", sources=sources(*[package(package=f"@exemple/p{i}", file=f"p{i}.tgz") for i in range(20)]), threads=2, say=say)
+    assert len(begun) < 8, f"{len(begun)} of 20 were still begun"
