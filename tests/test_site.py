@@ -1,4 +1,6 @@
-"""The documentation site: complete, without dead ends, loads nothing from elsewhere, and reads on a phone. Set SITE_PICTURES to a folder to look at it."""
+"""The documentation site: complete, without dead ends, loads nothing from elsewhere, and reads on a phone.
+
+Set SITE_PICTURES to a folder to look at it, and SITE_BUILT to a site that stands already to save the build."""
 
 import http.server
 import importlib.util
@@ -11,10 +13,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import lxml.html
 import pytest
 import yaml
 from fastcore.docments import docments
@@ -25,7 +27,7 @@ from croissant.provenance import load_json, load_table
 sys.path.insert(0, str(root()/"tools"))
 from site_api import reference  # noqa: E402
 from site_build import CHAPTERS, OWN, WHOLE, chapter, sources  # noqa: E402
-from site_graph import edges, layered, part_of, pipeline, short  # noqa: E402
+from site_graph import edges, layered, part_of, pipeline, reduced, short  # noqa: E402
 from site_pages import Site, exported, mathml  # noqa: E402
 from site_paper import mentioned, sections  # noqa: E402
 
@@ -34,40 +36,21 @@ needs_browser = pytest.mark.skipif(not (importlib.util.find_spec("playwright") a
 SEEN = ["index.html", "nbs/30_model.html", "nbs/stages/50_evaluate.html", "nbs/figures/fig_loss.html", "nbs/tutorials/01_bonjour.html", "paper.html", "graph.html", "glossary.html", "reports/discrepancies.html"]
 
 
-class Page(HTMLParser):
-    "What a page holds: ids, links, pictures, what it loads, words outside code, and elements left open."
-    VOID = {"meta", "br", "img", "link", "input", "hr", "source", "base", "wbr", "col"}
+class Page:
+    "What a page holds: ids, links, pictures, what it loads, titles, words outside code."
 
     def __init__(self, path):
-        super().__init__()
-        self.ids, self.links, self.images, self.loads, self.words, self.open, self.tags, self.lang = [], [], [], [], [], [], [], None
-        self.feed(path.read_text(encoding="utf-8")); self.close()
-
-    def handle_starttag(self, tag, attributes):
-        at = dict(attributes)
-        self.tags.append(tag)
-        if tag not in self.VOID: self.open.append(tag)
-        if "id" in at: self.ids.append(at["id"])
-        if tag == "html": self.lang = at.get("lang")
-        if tag == "a" and at.get("href") is not None: self.links.append(at["href"])
-        if tag == "img": self.images.append((at.get("src"), at.get("alt")))
-        if "src" in at: self.loads.append(at["src"])
-        if tag == "link" and at.get("rel") not in ("canonical", "next", "prev"): self.loads.append(at["href"])
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID: self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag in self.open:
-            while self.open.pop() != tag: pass
-
-    def handle_data(self, text):
-        if not {"code", "pre", "script", "style", "svg"} & set(self.open): self.words.append(text)
+        tree = lxml.html.document_fromstring(path.read_bytes(), parser=lxml.html.HTMLParser(encoding="utf-8", huge_tree=True))
+        self.lang, self.titles = tree.get("lang"), len(tree.findall(".//h1"))
+        self.ids, self.links = tree.xpath("//@id"), tree.xpath("//a/@href")
+        self.images = [(e.get("src"), e.get("alt")) for e in tree.iter("img")]
+        self.loads = tree.xpath("//@src") + tree.xpath("//link[not(contains('canonical next prev', @rel))]/@href")
+        self.words = tree.xpath("//body//text()[not(ancestor::code or ancestor::pre or ancestor::script or ancestor::style or ancestor::svg)]")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    if built := os.environ.get("SITE_BUILT"): return Path(built)
     out = tmp_path_factory.mktemp("site")/"docs"
     done = subprocess.run([sys.executable, str(root()/"tools/site.py"), "build", str(out)], capture_output=True, text=True, cwd=root())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -116,7 +99,7 @@ def test_no_link_anchor_or_picture_is_dead(site, pages):
 
 
 def test_one_title_a_language_and_words_for_every_picture(pages):
-    assert not [n for n, p in pages.items() if p.tags.count("h1") != 1]
+    assert not [n for n, p in pages.items() if p.titles != 1]
     assert not [n for n, p in pages.items() if p.lang != "en"]
     assert not [(n, src) for n, p in pages.items() for src, alt in p.images if not (alt or "").strip()]
     assert not [(n, i) for n, p in pages.items() for i in set(p.ids) if n not in WHOLE and p.ids.count(i) > 1]
@@ -211,6 +194,7 @@ def test_edges_lead_from_left_to_right():
     place = layered(list(made), links)
     assert all(place[a][0] < place[b][0] for a, b in links) and len(set(place.values())) == len(made)
     assert {part_of(s) for s in made.values()} >= {"Corpus", "Figures and tables"} and short({"a": "", "b": "0123456789.dir"}) == "0123456"
+    assert reduced([("a", "b"), ("b", "c"), ("a", "c")]) == [("a", "b"), ("b", "c")]
 
 
 # --- the paper's structure

@@ -1,5 +1,5 @@
 """The site: which pages there are, in which chapters, what stands on each; then Zensical adds navigation and search."""
-import json, os, re, shutil, subprocess
+import json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def figure(site, card, page):
     rows = [{"file": path, "SHA-256": sha[:12], "as": kind} for kind in ("inputs", "code") for path, sha in card[kind].items()]
     points = f"reports/tables/{card['name']}.csv"
     data = f'<details><summary>The points as a table</summary>{table(read_csv(points), most=MOST)}<p><a href="{rel(points, page)}">{esc(points)}</a></p></details>' if points in site.files else ""
-    return (f'<figure class="tracked"><img alt="{esc(card["alt"])}" src="{rel(svg, page)}" loading="lazy"><figcaption><strong>{esc(card["title"])}</strong> <span class="tag">{esc(card["paper"])}</span> '
+    return (f'<figure class="tracked"><a href="{rel(svg, page)}"><img alt="{esc(card["alt"])}" src="{rel(svg, page)}" loading="lazy"></a><figcaption><strong>{esc(card["title"])}</strong> <span class="tag">{esc(card["paper"])}</span> '
             f'<span class="tag">numbers of: {esc(card["scope"])}</span><br>{esc(card["caption"])}</figcaption></figure>{data}<details><summary>Drawn from {len(card["inputs"])} files</summary>{table(rows)}</details>')
 
 
@@ -115,15 +115,15 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attributes): self.found += [v for k, v in attributes if k in ("href", "src") and v]
 
 
-def whole(site, source):
+def whole(site, source, out):
     "A page that is complete already: its links to files lead to copies, those to folders are undone."
+    site.sources.setdefault(source, (source, Path(source).stem))
     text = (ROOT/source).read_text(encoding="utf-8")
     for link in sorted(set(Links(text).found), key=len, reverse=True):
         if ":" in link or link.startswith("#"): continue
         where = site.href(link, source)
         text = re.sub(rf'href="?{re.escape(link)}"?(?=[\s>])', f'href="{where}"' if where else 'class="folder"', text)
-    (site.docs/source).parent.mkdir(parents=True, exist_ok=True)
-    (site.docs/source).write_text(text, encoding="utf-8")
+    (out/source).write_text(text, encoding="utf-8")
 
 
 def write(site):
@@ -140,11 +140,10 @@ def write(site):
     where = lambda stage: f"{site.page(stages[stage]['notebook'])}#stage-{stage}"
     for name in stages: site.names.setdefault(name if "_" in name else f"dvc repro {name}", where(name))
     for source, (page, title) in site.sources.items():
-        if source in WHOLE: whole(site, source)
-        elif source.endswith(".ipynb"):
+        if source.endswith(".ipynb"):
             line = title_of(source)[1]
             site.write(page, title, facts(site, source, page) + made(site, source, stages, page) + site.notebook(source, [n for n, _ in names.get(source, [])]) + "\n\n" + refs.get(source, ""), lead=site.inline(line, source))
-        elif source != "README.md": site.write(page, title, site.prose(re.sub(r"\A.*?^# .*?\n", "", (ROOT/source).read_text(encoding="utf-8"), count=1, flags=re.S | re.M), source))
+        elif source not in ("README.md", *WHOLE): site.write(page, title, site.prose(re.sub(r"\A.*?^# .*?\n", "", (ROOT/source).read_text(encoding="utf-8"), count=1, flags=re.S | re.M), source))
     readme = (ROOT/"README.md").read_text(encoding="utf-8").split("\n> ", 1)[1]
     lead, text = readme.split("\n", 1)
     ways = "".join(f'<a href="{p}"><strong>{t}</strong><span>{d}</span></a>' for p, t, d in WAYS)
@@ -153,7 +152,7 @@ def write(site):
     bodies = {"contents": contents(site, "contents.html"), "paper": paper(site, stages, where, "paper.html"), "graph": graph(stages, where, "graph.html"), "glossary": glossary(site, "glossary.html"),
               "api": names_page(site, names, "api.html"), "reports": f"<ul>{records}</ul>"}
     leads = {"paper": "For each section of CroissantLLM: the chapters that treat it, the stages and figures that answer it, and the verdict on each of its claims. Made from the ledger of claims, the pipeline and what the notebooks say; tables of the appendix stand with the section whose subject they carry.",
-             "graph": "Who reads whose outputs, as DVC has it. Under each name: the first digits of the hashes of what the stage made. Every box leads to its notebook; pale boxes belong to another part.",
+             "graph": "Who reads whose outputs, as DVC has it. Under each name: the first digits of the hashes of what the stage made. Every box leads to its notebook; pale boxes belong to another part, and a line that a longer way implies is left out.",
              "glossary": "The words that the notebooks use, in the language of the paper’s subject and of this site."}
     for name, title in OWN.items(): site.write(f"{name}.html", title, bodies[name], lead=leads.get(name, ""))
     groups = {title: [(label(s, t), p) for s, (p, t) in site.sources.items() if chapter(s) == title and s not in ("README.md", *WHOLE)] for title in [*(t for t, _, _ in CHAPTERS), "Stages", "Figures", "Tutorials", "Reports"]}
@@ -198,17 +197,22 @@ toc_depth = 3
 
 
 def build(cfg, out):
-    "The site in a folder."
-    work = ROOT/"_site_src"
-    shutil.rmtree(work, ignore_errors=True)
-    site = Site(work/"docs")
-    top, groups = write(site)
-    for path in sorted(site.files - {s for s in site.sources if not s.endswith(".ipynb")}):
-        (site.docs/path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT/path, site.docs/path)
-    shutil.copy(ROOT/"tools"/"site.css", site.docs/"site.css")
-    (work/"zensical.toml").write_text(config(cfg, top, groups), encoding="utf-8")
-    subprocess.run(["zensical", "build", "--clean"], cwd=work, check=True, env=os.environ | {"NO_COLOR": "1"})
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(work/"site", out)
-    return sum(1 for _ in Path(out).rglob("*.html"))
+    "The site in a folder; gives the number of its pages back."
+    out = Path(out)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        site = Site(work/"docs")
+        top, groups = write(site)
+        shutil.copy(ROOT/"tools"/"site.css", site.docs/"site.css")
+        (work/"zensical.toml").write_text(config(cfg, top, groups), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=work, check=True, env=os.environ | {"NO_COLOR": "1"})
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(work/"site", out)
+    done = set()
+    while todo := sorted((site.files | set(WHOLE)) - done):  # a linked page may link to more
+        for path in todo:
+            (out/path).parent.mkdir(parents=True, exist_ok=True)
+            if path.endswith(".html"): whole(site, path, out)
+            else: shutil.copy(ROOT/path, out/path)
+        done |= set(todo)
+    return sum(1 for _ in out.rglob("*.html"))

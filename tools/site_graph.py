@@ -59,6 +59,14 @@ def layered(nodes, links):
     return {n: (column[n], row[n]) for n in nodes}
 
 
+def reduced(links):
+    "Without the lines that a longer way implies."
+    after = {}
+    for a, b in links: after.setdefault(a, set()).add(b)
+    def reach(n, seen): return seen if n in seen else set().union({n}, *(reach(m, seen) for m in after.get(n, ())))
+    return [(a, b) for a, b in links if not any(b in reach(m, set()) for m in after[a] if m != b)]
+
+
 def short(hashes): return " ".join(sorted({h.removesuffix(".dir")[:7] for h in hashes.values() if h})[:2])
 
 
@@ -69,6 +77,7 @@ def drawing(title, stages, links, where, page):
     raw = sorted({i for n in own for i in stages[n]["in"] if i in ("data", "peers", "exams")})
     inner = [(a, b) for a, b in links if b in own and (a in own or a in outer)] + [(i, n) for i in raw for n in own if i in stages[n]["in"]]
     if title == "Figures and tables": inner = [e for e in inner if e[0] not in own]
+    inner = reduced(inner)
     place = layered([*raw, *outer, *own], inner)
     x = lambda n: PAD + place[n][0] * (WIDE + GAP_X)
     y = lambda n: PAD + place[n][1] * (TALL + GAP_Y)
