@@ -10,13 +10,14 @@ from site_pages import ROOT, esc, rel
 PARTS = [  # Title, first and last number of the stage notebooks
     ("Corpus", 10, 19), ("Tokenizer", 20, 29), ("Training and its studies", 30, 39), ("Reading the model", 40, 59),
     ("Chat, translation, twins, export", 60, 69), ("Indicators, claims, numbers, report", 70, 99)]
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, the same result
 WIDE, TALL, GAP_X, GAP_Y, PAD = 196, 46, 56, 14, 12
 
 
 def pipeline():
     "Stage -> notebook, inputs and outputs, as path -> hash; code and parameters apart."
-    made, locked = {}, yaml.safe_load((ROOT/"dvc.lock").read_text(encoding="utf-8"))["stages"]
-    for name, spec in yaml.safe_load((ROOT/"dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+    made, locked = {}, yaml.load((ROOT/"dvc.lock").read_text(encoding="utf-8"), FAST)["stages"]
+    for name, spec in yaml.load((ROOT/"dvc.yaml").read_text(encoding="utf-8"), FAST)["stages"].items():
         lock = locked.get(name, {})
         known = {e["path"]: e.get("md5", "") for e in [*lock.get("deps", []), *lock.get("outs", [])]}
         names = lambda kind, spec=spec: [next(iter(o)) if isinstance(o, dict) else o for o in spec.get(kind, [])]
