@@ -13,8 +13,8 @@ def name_of(node):
 def words(text): return MD.renderInline(text) if text else ""
 
 
-def parameters(node, said):
-    "Name, type, default and comment of every parameter, and of what comes back."
+def parameters(node, said, method=False):
+    "Name, type, default and comment of every parameter, and of what comes back; a method's own object apart."
     a = node.args
     plain = [*a.posonlyargs, *a.args]
     defaults = dict(zip([p.arg for p in plain[len(plain) - len(a.defaults):]], a.defaults)) | {p.arg: d for p, d in zip(a.kwonlyargs, a.kw_defaults) if d is not None}
@@ -26,7 +26,7 @@ def parameters(node, said):
         alone = end != closing and sum((defaults[q.arg].end_lineno if q.arg in defaults else q.end_lineno) == end for _, q in every) == 1
         rows.append((star + p.arg, p.annotation, defaults.get(p.arg), said.get(end, "") if alone else ""))
     if closing: rows.append(("returns", node.returns, None, said.get(closing, "")))
-    return [r for r in rows if r[0] not in ("self", "cls")]
+    return [r for r in rows if r[0] != "self" and not (method and r[0] == "cls")]
 
 
 def listed(rows, first):
@@ -60,7 +60,7 @@ def reference(source):
         if isinstance(node, ast.ClassDef):
             fields = [(f.target.id, f.annotation, f.value, said.get(f.end_lineno, "")) for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")]
             methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef) and (not m.name.startswith("_") or m.name in ("__init__", "__call__"))]
-            more = listed(fields, "field") + "".join(f'<div class="method">{code(signature(m, f"{name}.{m.name}"))}<p>{words(ast.get_docstring(m))}</p>{listed(parameters(m, said), "parameter") if any(r[3] for r in parameters(m, said)) else ""}</div>' for m in methods)
+            more = listed(fields, "field") + "".join(f'<div class="method">{code(signature(m, f"{name}.{m.name}"))}<p>{words(ast.get_docstring(m))}</p>{listed(parameters(m, said, True), "parameter") if any(r[3] for r in parameters(m, said, True)) else ""}</div>' for m in methods)
         else: more = listed(parameters(node, said), "parameter")
         parts.append(f'### `{name}` {{#{name}}}\n\n<div class="ref">\n{code(signature(node, name))}<p>{words(ast.get_docstring(node))} <a class="soft" href="#cell-{esc(cell)}">its code</a></p>{more}\n</div>')
     return ("## Reference {#reference}\n\n" + "\n\n".join(parts) if parts else ""), names
