@@ -1,7 +1,27 @@
 """The reference of a module: for each public name its signature and the comments of its parameters (docments), read from the source alone."""
-import ast
+import ast, io, re, tokenize
 
-from site_pages import MD, code, esc, exported
+from site_pages import MD, ROOT, code, esc, heading, read_json
+
+
+def module_of(source):
+    "The module that a library notebook exports, or nothing."
+    found = re.search(r"#\|\s*default_exp (\S+)", (ROOT/source).read_text(encoding="utf-8"))
+    return found[1].rstrip('\\n",') if found else ""
+
+
+def comments(source):
+    "Line -> its comment."
+    return {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+
+
+def exported(source):
+    "The public definitions of a notebook, in order: syntax tree, comments, the cell they stand in."
+    for cell in read_json(source)["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] != "code" or not re.search(r"^#\|\s*export", text, re.M): continue
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"): yield node, comments(text), cell["id"]
 
 
 def name_of(node):
@@ -62,5 +82,5 @@ def reference(source):
             methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef) and (not m.name.startswith("_") or m.name in ("__init__", "__call__"))]
             more = listed(fields, "field") + "".join(f'<div class="method">{code(signature(m, f"{name}.{m.name}"))}<p>{words(ast.get_docstring(m))}</p>{listed(parameters(m, said, True), "parameter") if any(r[3] for r in parameters(m, said, True)) else ""}</div>' for m in methods)
         else: more = listed(parameters(node, said), "parameter")
-        parts.append(f'### `{name}` {{#{name}}}\n\n<div class="ref">\n{code(signature(node, name))}<p>{words(ast.get_docstring(node))} <a class="soft" href="#cell-{esc(cell)}">its code</a></p>{more}\n</div>')
-    return ("## Reference {#reference}\n\n" + "\n\n".join(parts) if parts else ""), names
+        parts.append(heading(3, f"`{name}`", name) + f'<div class="ref">\n{code(signature(node, name))}<p>{words(ast.get_docstring(node))} <a class="soft" href="#cell-{esc(cell)}">its code</a></p>{more}\n</div>')
+    return (heading(2, "Reference", "reference") + "\n\n".join(parts) if parts else ""), names

@@ -3,39 +3,18 @@ import json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
-from site_api import reference
+from site_api import module_of, reference
+from site_contents import CHAPTERS, PROSE, chapter, contents, glossary, label, names_page, sources
 from site_graph import graph, ledger, pipeline
-from site_pages import ROOT, Site, esc, module_of, read_csv, read_json, rel, table, title_of
+from site_pages import ROOT, Site, esc, heading, read_csv, read_json, rel, table, title_of
 from site_paper import anchor, mentioned, paper, prose_of
 
-CHAPTERS = [("Foundations", 0, 9), ("Corpus", 10, 19), ("Tokenizer and order", 20, 29), ("Model and trainer", 30, 39), ("After training", 40, 49), ("Scaling, translation, twins", 50, 59),
-            ("FrenchBench", 60, 69), ("Claims and indicators", 70, 89), ("Report and command line", 90, 99)]
-PROSE = ["CHANGELOG.md", "POLICY.md", "reports/LOG.md", "reports/data_card.md", "reports/discrepancies.md", "reports/model_card.md", "reports/training_content_summary.md"]
 WHOLE = ["reports/report.html", "reports/fmti.html"]  # pages of their own, taken as they are
 OWN = {"contents": "All chapters", "paper": "By the paper’s sections", "graph": "The pipeline, with its hashes", "glossary": "Glossary, français et anglais", "api": "All names", "reports": "Reports and records"}
 WAYS = [("contents.html", "Read in order", "from bytes to claims, one notebook a chapter"), ("paper.html", "By the paper’s sections", "section, chapter, stage, figure, verdict"),
         ("graph.html", "The pipeline", "every stage, with the hashes of what it read and made"), ("glossary.html", "Glossaire", "the words of the trade in French and English"),
         ("api.html", "All names", "functions and classes of the package"), ("reports.html", "Reports", "claims, indicators, data card, the log of what was tried")]
 MOST = 30  # rows of a table that a page shows
-
-
-def sources():
-    found = sorted(str(p.relative_to(ROOT)) for p in (ROOT/"nbs").rglob("*.ipynb") if not any(w.startswith((".", "_")) for w in p.relative_to(ROOT).parts))
-    return [s for s in found if s != "nbs/index.ipynb"] + [p for p in PROSE if (ROOT/p).is_file()]
-
-
-def chapter(source):
-    "The part of the navigation that a notebook belongs to."
-    name, folder = Path(source).name, Path(source).parent.name
-    if folder in ("stages", "figures", "tutorials"): return folder.title()
-    if source.endswith(".md"): return "Reports"
-    return next((title for title, first, last in CHAPTERS if name[:2].isdigit() and first <= int(name[:2]) <= last), "Foundations")
-
-
-def number(source): return name[:2] if (name := Path(source).name)[:2].isdigit() else ""
-
-
-def label(source, title): return f"{number(source)} · {title}" if number(source) else title
 
 
 def figure(site, card, page):
@@ -74,7 +53,7 @@ def made(site, source, stages, page):
             else: shown.append(f'<p><a href="{rel(path, page)}"><code>{esc(path)}</code></a></p>')
         more = f'<details><summary>Stage <code>{esc(name)}</code>: what it reads and makes</summary>{ledger(name, stage)}</details>'
         out.append(f'<section class="made" id="stage-{esc(name)}">{"".join(shown)}{more}</section>')
-    return ("## What it makes {#what-it-makes}\n\n" if "/stages/" in source else "") + "\n\n".join(out) + "\n\n" if out else ""
+    return (heading(2, "What it makes", "what-it-makes") if "/stages/" in source else "") + "\n\n".join(out) + "\n\n" if out else ""
 
 
 def facts(site, source, page):
@@ -85,29 +64,6 @@ def facts(site, source, page):
     site.files.add(source)
     items.append(f'<a href="{rel(source, page)}">the notebook</a>')
     return f'<p class="facts">{" · ".join(items)}</p>\n\n'
-
-
-def glossary(site, page):
-    rows = "".join(f'<tr><td>{esc(r["english"])}</td><td lang="fr">{esc(r["français"])}</td><td>{esc(r["meaning"])}</td><td><a href="{rel(site.page(r["notebook"]), page)}">{esc(site.sources[r["notebook"]][1])}</a></td></tr>\n'
-                   for r in sorted(read_csv("nbs/glossary.csv"), key=lambda r: r["english"].lower()))
-    return f'<div class="scroll" tabindex="0"><table class="words"><thead><tr><th>English</th><th>français</th><th>meaning here</th><th>chapter</th></tr></thead><tbody>\n{rows}</tbody></table></div>'
-
-
-def contents(site, page):
-    "Every notebook with its one line, by chapter."
-    out = []
-    for title in [*(t for t, _, _ in CHAPTERS), "Stages", "Figures", "Tutorials"]:
-        rows = "".join(f'<tr><td class="num">{number(s)}</td><td><a href="{rel(site.page(s), page)}">{esc(t)}</a></td><td>{esc(title_of(s)[1])}</td></tr>\n' for s, (_, t) in site.sources.items() if chapter(s) == title)
-        if rows: out.append(f'## {title}\n\n<div class="scroll" tabindex="0"><table><thead><tr><th>no.</th><th>chapter</th><th>in one line</th></tr></thead><tbody>\n{rows}</tbody></table></div>')
-    return "\n\n".join(out)
-
-
-def names_page(site, names, page):
-    out = []
-    for source, found in names.items():
-        rows = "".join(f'<tr><td><a href="{rel(site.page(source) + "#" + n, page)}"><code>{esc(n)}</code></a></td><td>{esc(d.splitlines()[0]) if d else ""}</td></tr>\n' for n, d in found)
-        if found: out.append(f'## croissant.{module_of(source)}\n\n<div class="scroll" tabindex="0"><table><thead><tr><th>name</th><th>what it does</th></tr></thead><tbody>\n{rows}</tbody></table></div>')
-    return "\n\n".join(out)
 
 
 class Links(HTMLParser):
@@ -189,6 +145,7 @@ media = "(prefers-color-scheme: dark)"
 scheme = "slate"
 toggle.icon = "lucide/moon"
 toggle.name = "Light"
+[project.markdown_extensions.site_islands]
 [project.markdown_extensions.attr_list]
 [project.markdown_extensions.toc]
 permalink = true
@@ -205,7 +162,7 @@ def build(cfg, out):
         top, groups = write(site)
         shutil.copy(ROOT/"tools"/"site.css", site.docs/"site.css")
         (work/"zensical.toml").write_text(config(cfg, top, groups), encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=work, check=True, env=os.environ | {"NO_COLOR": "1"})
+        subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=work, check=True, env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(ROOT/"tools"), os.environ.get("PYTHONPATH", "")])})
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(work/"site", out)
     done = set()

@@ -5,7 +5,7 @@ One plain layered drawing for each part of the pipeline: a stage stands to the r
 from pathlib import Path
 
 import yaml
-from site_pages import ROOT, esc, rel
+from site_pages import ROOT, esc, heading, rel
 
 PARTS = [  # Title, first and last number of the stage notebooks
     ("Corpus", 10, 19), ("Tokenizer", 20, 29), ("Training and its studies", 30, 39), ("Reading the model", 40, 59),
@@ -110,6 +110,6 @@ def graph(stages, where, page):
     for title in [*(t for t, _, _ in PARTS), "Figures and tables"]:
         own = {n: s for n, s in stages.items() if part_of(s) == title}
         if not own: continue
-        out.append(f'## {title}\n\n<div class="scroll dagbox" tabindex="0">{drawing(title, stages, links, where, page)}</div>\n\n<details class="list"><summary>The same in words: {len(own)} stages</summary>' + "".join(
+        out.append(heading(2, title) + f'<div class="scroll dagbox" tabindex="0">{drawing(title, stages, links, where, page)}</div>\n\n<details class="list"><summary>The same in words: {len(own)} stages</summary>' + "".join(
             f'<h4 id="{esc(n)}"><a href="{rel(where(n), page)}">{esc(n)}</a></h4>{ledger(n, s)}' for n, s in own.items()) + "</details>")
     return "\n\n".join(out)

@@ -3,7 +3,7 @@
 A page mirrors the path of its source (nbs/30_model.ipynb is nbs/30_model.html), so a link in a notebook means the same thing on the site.
 Only headings stay Markdown, for Zensical's contents and search; the rest is HTML already.
 """
-import ast, base64, csv, hashlib, html, io, json, os, re, tokenize
+import base64, csv, hashlib, html, json, os, re
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
+from site_islands import CLOSE, OPEN
 
 ROOT = Path(__file__).resolve().parents[1]
 MD = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -27,6 +28,11 @@ def esc(text): return html.escape(str(text), quote=True)
 
 
 def slug(text): return re.sub(r"[^\w]+", "-", re.sub(r"<[^>]+>", "", text).lower()).strip("-") or "part"
+
+
+def heading(level, words, name=""):
+    "A heading, which stays Markdown."
+    return f"\n\n\ue200{'#' * level} {words}" + (f" {{#{name}}}" if name else "") + "\n\n"
 
 
 def rel(target, page):
@@ -97,12 +103,13 @@ class Site:
 
     def write(self, page, title, body, lead="", description=""):
         "A page of Zensical: title, one line, body."
-        path = self.docs/Path(page).with_suffix(".md")
+        path, parts = self.docs/Path(page).with_suffix(".md"), re.split("^\ue200(.*)$", body, flags=re.M)
+        body = "\n\n".join(p if i % 2 else f"{OPEN}\n<div>{p.strip()}</div>\n{CLOSE}" for i, p in enumerate(parts) if p.strip())
         path.parent.mkdir(parents=True, exist_ok=True)
         words = json.dumps(re.sub(r"<[^>]+>", "", html.unescape(description or lead or title)).replace("`", ""), ensure_ascii=False)
         path.write_text(f"---\ntitle: {json.dumps(title.replace('`', ''), ensure_ascii=False)}\ndescription: {words}\n---\n\n# {title}\n\n" + (f'<p class="lead">{lead}</p>\n\n' if lead else "") + body, encoding="utf-8")
 
-    def prose(self, text, source, level=0, seen=None):
+    def prose(self, text, source, seen=None):
         "Markdown as headings in Markdown and HTML between them."
         seen, page, kept = set() if seen is None else seen, self.page(source), []
         def keep(m):
@@ -129,7 +136,7 @@ class Site:
                 words = re.sub("\ue100(\\d+)\ue101", lambda m: kept[int(m[1])], words)
                 while name in seen: name += "-"
                 seen.add(name)
-                out.append(f"{'#' * max(2, int(t.tag[1]) + level)} {words} {{#{name}}}")
+                out.append(heading(max(2, int(t.tag[1])), words, name))
                 i += 3; continue
             run.append(t); i += 1
         flush()
@@ -196,23 +203,3 @@ def title_of(source):
     text = "".join(read_json(source)["cells"][0]["source"]) if source.endswith(".ipynb") else (ROOT/source).read_text(encoding="utf-8")
     title, line = re.search(r"^# (.+)$", text, re.M), re.search(r"\A# .*\n+((?:> .*\n?)+)", text)
     return title[1].strip() if title else Path(source).stem, " ".join(line[1].replace("> ", "").split()) if line else ""
-
-
-def module_of(source):
-    "The module that a library notebook exports, or nothing."
-    found = re.search(r"#\|\s*default_exp (\S+)", (ROOT/source).read_text(encoding="utf-8"))
-    return found[1].rstrip('\\n",') if found else ""
-
-
-def comments(source):
-    "Line -> its comment."
-    return {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
-
-
-def exported(source):
-    "The public definitions of a notebook, in order: syntax tree, comments, the cell they stand in."
-    for cell in read_json(source)["cells"]:
-        text = "".join(cell["source"])
-        if cell["cell_type"] != "code" or not re.search(r"^#\|\s*export", text, re.M): continue
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"): yield node, comments(text), cell["id"]

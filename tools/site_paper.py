@@ -2,7 +2,7 @@
 import re
 from pathlib import Path
 
-from site_pages import ROOT, esc, read_csv, read_json, rel
+from site_pages import ROOT, esc, heading, read_csv, read_json, rel
 
 SECTIONS = "nbs/paper_sections.csv"
 REF = re.compile(r"\b(?:paper )?sections? (\d(?:\.\d)*)(?:(,| and| to) (\d(?:\.\d)*))?(?:(?:,| and) (\d(?:\.\d)*))?|\bappendix ([A-F])|\b(table|figure)s? (\d+)(?:( and| to|,) (\d+))?|\b(abstract)\b", re.I)
@@ -81,7 +81,7 @@ def paper(site, stages, where, page):
     for s in known:
         f = found[s["section"]]
         if not any(f.values()): continue
-        out.append(f'## {name(s["section"])}: {s["subject"]} {{#{anchor(s["section"])}}}')
+        out.append(heading(2, f'{name(s["section"])}: {s["subject"]}', anchor(s["section"])))
         lines = []
         if s["shows"]: lines.append(f'<dt>the paper shows</dt><dd>{esc(s["shows"])}</dd>')
         if f["chapters"]: lines.append("<dt>chapters</dt><dd><ul>" + "".join(f"<li>{link(site.page(c), f'<code>{esc(Path(c).stem)}</code> {esc(site.sources[c][1])}')}</li>" for c in f["chapters"]) + "</ul></dd>")
