@@ -6,7 +6,7 @@ from site_pages import ROOT, esc, heading, read_csv, rel, title_of
 
 CHAPTERS = [("Foundations", 0, 9), ("Corpus", 10, 19), ("Tokenizer and order", 20, 29), ("Model and trainer", 30, 39), ("After training", 40, 49), ("Scaling, translation, twins", 50, 59),
             ("FrenchBench", 60, 69), ("Claims and indicators", 70, 89), ("Report and command line", 90, 99)]
-PROSE = ["CHANGELOG.md", "POLICY.md", "reports/LOG.md", "reports/data_card.md", "reports/discrepancies.md", "reports/model_card.md", "reports/training_content_summary.md"]
+PROSE = ["CHANGELOG.md", "POLICY.md", "reports/LOG.md", "reports/data_card.md", "reports/full/data_card.md", "reports/discrepancies.md", "reports/exports/eu_model_documentation.md", "reports/model_card.md", "reports/training_content_summary.md"]
 
 
 def sources():
