@@ -1,7 +1,7 @@
 # Two commands matter: `make repro` and `make test`. Each first installs the locked environment if it is missing.
 RUN = sh tools/env.sh
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test coverage retrain finetune studies full lab docs bench tutorial chat serve page export check lock
+.PHONY: help setup repro test outputs exhaustive coverage retrain finetune studies full lab docs bench tutorial chat serve page export check lock
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -11,6 +11,10 @@ repro:            ## fetch, verify, build the corpus, restore the released model
 	@$(RUN) python tools/repro.py
 test:             ## every test and every notebook, offline once installed
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
+outputs:          ## do the outputs in git equal a re-execution on this machine? (numbers with a point, digests and temporary folders aside)
+	@$(RUN) env CROISSANT_OUTPUTS=1 python -m pytest -q -n auto --maxprocesses 4 tests/test_notebooks_library.py tests/test_notebooks_figures.py -k "library or tutorials"
+exhaustive:       ## the same with ten times the random texts, kills and crashes at random, and the paper's plan in full
+	@$(RUN) env CROISSANT_EXHAUSTIVE=1 python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 coverage:         ## the same with a count of the lines that run, which doubles the time; fails under 92 in a hundred
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=92 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report

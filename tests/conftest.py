@@ -8,6 +8,17 @@ from hypothesis import settings
 settings.register_profile("croissant", deadline=None, derandomize=True)   # a slow moment of the machine is no failure, and two runs try the same examples
 settings.load_profile("croissant")
 
+EXHAUSTIVE = bool(os.environ.get("CROISSANT_EXHAUSTIVE"))   # set by `make exhaustive`
+
+
+def pytest_configure(config): config.addinivalue_line("markers", "exhaustive: takes a minute, and `make test` shows the same on a smaller case")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("exhaustive") and not EXHAUSTIVE:
+            item.add_marker(pytest.mark.skip(reason="takes a minute, and a smaller case runs; to run this: make exhaustive"))
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")   # `make test` runs a file per core: threads that wait for one another cost four times what one alone needs
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MPLBACKEND", "agg")

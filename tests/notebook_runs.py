@@ -1,5 +1,7 @@
-"""A notebook, run from top to bottom with its default (tiny) parameters in this process: it ends, writes over nothing that is tracked,
-and prints what the file in git says it prints."""
+"""A notebook, run from top to bottom with its default (tiny) parameters in this process: it ends, and writes over nothing that is tracked.
+
+`make outputs` asks, too, whether it prints what the file in git says. What a model says that was trained in a cell depends on the processor,
+so that this is a question about the machine on which the outputs were made, and not a test for every machine."""
 import json
 import os
 import re
@@ -13,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"library": (".",), "stages": ("stages",), "figures": ("figures", "tutorials")}
 SKIPPED = re.compile(r"^#\|\s*(notest|slow|eval:\s*false)\b", re.M)
 # What may differ between two machines or two moments: numbers with a point (clocks, the last digits of sums), digests, addresses, folders that are temporary.
-VARIES = [(re.compile(r"(/[\w.-]+)*/(tmp|T|var)[\w./-]*"), "…"), (re.compile(r"0x[0-9a-f]{6,}"), "…"), (re.compile(r"\b[0-9a-f]{12,64}\b"), "…"), (re.compile(r"-?\d[\d,]*\.\d+(e[-+]?\d+)?|-?\d+e[-+]?\d+"), "…")]
+VARIES = [(re.compile(p), "…") for p in (r"(/[\w.-]+)*/(tmp|T|var)[\w./-]*", r"0x[0-9a-f]{6,}", r"-?\d[\d,]*\.\d+(e[-+]?\d+)?|-?\d+e[-+]?\d+", r"\b[0-9a-f]{12,64}\b", r"(?<=\"created\":)\d+|chatcmpl-\w+")]
 
 
 def notebooks(kind):
@@ -50,4 +52,4 @@ def run(path, monkeypatch):
     os.chdir(ROOT)
     changed = [str(p.relative_to(ROOT)) for p in (ROOT/"reports").rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns]
     assert not changed, f"run with its defaults, {path.name} wrote over {changed}"
-    assert not other, f"{path.name} prints something else than the file in git says; look at it, then `python tools/nb.py run nbs/{name(path)}`:\n" + "\n".join(other)
+    assert not (other and os.environ.get("CROISSANT_OUTPUTS")), f"{path.name} prints something else than the file in git says; look at it, then `python tools/nb.py run nbs/{name(path)}`:\n" + "\n".join(other)

@@ -93,7 +93,7 @@ def test_killed_while_saving(tmp_path):
     assert alone(SAVING, tmp_path, KILLS)[0] == "traces"
 
 
-@pytest.mark.parametrize("extra", [{}, {"dtype": "bfloat16", "optimizer": "muon"}], ids=["float32", "bfloat16-muon"])
+@pytest.mark.parametrize("extra", [{}, pytest.param({"dtype": "bfloat16", "optimizer": "muon"}, marks=pytest.mark.exhaustive)], ids=["float32", "bfloat16-muon"])
 def test_killed_while_training(tmp_path, extra):
     from croissant.packing import toy_shards
     toy_tokenizer().save(tmp_path/"tokenizer"); shutil.copytree(toy_shards(), tmp_path/"shards")

@@ -257,6 +257,7 @@ print(killed, launches, done)
 """
 
 
+@pytest.mark.exhaustive
 def test_killed_at_random_on_one_or_two_processes(top):
     "Each launch takes one or two processes and saves in the background or not; `CROISSANT_KILLS` says how often it is killed."
     kills = int(os.environ.get("CROISSANT_KILLS", 4))

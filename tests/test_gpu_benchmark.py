@@ -36,6 +36,7 @@ def record(script, tmp_path_factory):
     return json.loads(out.read_text(encoding="utf-8"))
 
 
+@pytest.mark.exhaustive
 def test_every_arm_runs(script, record):
     "The record of a toy run has every arm, in order, with a number each that its own seconds give."
     assert record["finished"] and not record["left_out"] and [a["name"] for a in record["arms"]] == [a.name for a in script.ARMS]

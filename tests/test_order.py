@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from conftest import EXHAUSTIVE
+from hypothesis import given, settings, strategies as st
 
 from croissant import order as module
 from croissant.mixture import sampler_weights, weights
@@ -90,6 +91,7 @@ def test_the_papers_weights_with_replacement():
 
 
 @needs_grain
+@settings(max_examples=100 if EXHAUSTIVE else 25)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 20), st.floats(.05, 1)), min_size=1), st.integers(0, 2**32 - 1), st.integers(0, 10**12))
 def test_mixing_any_parts(parts, seed, start):
     order = mix_windows({p: n for p, (n, _) in parts.items()}, {p: w for p, (_, w) in parts.items()}, seed)

@@ -348,6 +348,7 @@ def test_a_run_that_finishes_in_the_last_minutes_is_not_queued_again(tmp_path):
     assert (tmp_path/"interrupted").exists() and not (tmp_path/"requeued").exists()
 
 
+@pytest.mark.exhaustive
 def test_the_script_trains(tmp_path):
     "The rendered script with the real torchrun and trainer, one rank, a toy; a requeued job finds the run finished."
     from croissant.packing import toy_shards

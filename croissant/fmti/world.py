@@ -6,7 +6,8 @@
 __all__ = ['toy_evidence']
 
 # %% ../../nbs/81_fmti.world.ipynb #imports
-import dataclasses, math, shutil
+import dataclasses, math, shutil, tempfile
+from functools import cache
 from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
@@ -161,11 +162,11 @@ def _twins(base: Path, tokenizer: Any) -> None:
     _record(base, "twins_training", {"different_rows": 8, "rows": 16}, stage="twins", inputs={p: sha256(base/p) for p in (str(PROBES/"requests.csv"),)})
 
 # %% ../../nbs/81_fmti.world.ipynb #world
-def toy_evidence(
-    base: Path|str, # An empty folder
-) -> Path: # The same folder, in which every check passes
-    "A complete small world of evidence."
-    base, tokenizer = Path(base).resolve(), toy_tokenizer()
+@cache
+def _made() -> tempfile.TemporaryDirectory:
+    "The world, built once in a process; whoever wants one gets a copy."
+    kept = tempfile.TemporaryDirectory(prefix="world-")
+    base, tokenizer = Path(kept.name).resolve(), toy_tokenizer()
     _copied(base)
     _written(base)
     write_corpus(toy_documents(300), base/CORPUS, validation_percent=10)
@@ -179,4 +180,10 @@ def toy_evidence(
     _twins(base, tokenizer)
     with replacing(base/"CHANGELOG.md") as tmp: tmp.write_text(_CHANGES + "\n".join(listed(base)) + "\n", encoding="utf-8")
     with replacing(base/CARD) as tmp: tmp.write_text(model_card(base), encoding="utf-8")
-    return base
+    return kept
+
+def toy_evidence(
+    base: Path|str, # An empty folder
+) -> Path: # The same folder, in which every check passes
+    "A complete small world of evidence."
+    return shutil.copytree(_made().name, Path(base).resolve(), dirs_exist_ok=True)
