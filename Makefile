@@ -9,11 +9,11 @@ setup:            ## create the locked environment (.venv, or the active one)
 	@$(RUN)
 repro:            ## fetch, verify, build the corpus, restore the released model, re-evaluate, redraw every figure, verify every claim
 	@$(RUN) python tools/repro.py
-test:             ## every test and every notebook, offline once installed
+test:             ## every notebook and every test but the longest few (they are listed as skipped), offline once installed
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 outputs:          ## do the outputs in git equal a re-execution on this machine? (numbers with a point, digests and temporary folders aside)
 	@$(RUN) env CROISSANT_OUTPUTS=1 python -m pytest -q -n auto --maxprocesses 4 tests/test_notebooks_library.py tests/test_notebooks_figures.py -k "library or tutorials"
-exhaustive:       ## the same with ten times the random texts, kills and crashes at random, and the paper's plan in full
+exhaustive:       ## the same with those, several times the random texts, kills at random, and the paper's plan in full
 	@$(RUN) env CROISSANT_EXHAUSTIVE=1 python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 coverage:         ## the same with a count of the lines that run, which doubles the time; fails under 92 in a hundred
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=92 tests

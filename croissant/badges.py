@@ -33,8 +33,7 @@ BADGES = { # File name -> label, value, both with references
     "licence": ("licence", "{{setting:CITATION.cff#license}}"),
     "python": ("Python", "{{setting:settings.ini#min_python}}"),
     "claims": ("claims of the paper verified", "{{claims/verified|.0f}} of {{claims/total|.0f}}"),
-    "indicators": ("transparency indicators, by our own assessment", "{{fmti/disclosed|.0f}} of {{fmti/indicators|.0f}}"),
-    "coverage": ("tests cover at least", "{{setting:Makefile#--cov-fail-under}}% of the lines")}
+    "indicators": ("transparency indicators, by our own assessment", "{{fmti/disclosed|.0f}} of {{fmti/indicators|.0f}}")}
 
 def badges() -> dict[str, str]: # Path -> SVG
     "Every badge with its place, drawn from tracked files; a reference that leads nowhere raises `BadInput`."

@@ -123,7 +123,7 @@ def test_every_check_belongs_to_a_record_and_back():
 
 def test_goals_of_the_records():
     earned = [r.get("earns", "") for r in RECORDS.values()]
-    assert sum(e in ("reproduced", "recomputed") for e in earned) >= 52 and sum(e in ("consistent", "estimated") for e in earned) >= 32
+    assert sum(e in ("reproduced", "recomputed") for e in earned) >= 51 and sum(e in ("consistent", "estimated") for e in earned) >= 33
     assert {n for n, r in RECORDS.items() if r["proof_class"] == "X"} == {46, 56, 93, 94, 95, 96, 97} and all("earns" not in RECORDS[n] for n in (46, 56, 93, 94, 95, 96, 97))
 
 

@@ -12,6 +12,7 @@ from croissant.fmti.attest import ROOT, SEAL, TABLE, check_layers, fmti_root, lo
 from croissant.fmti.checks import CORPUS, MODEL, SHARDS, STAGES
 from croissant.fmti.outsiders import MAINTAINERS, sign
 from croissant.fmti.records import CLAIMS
+from croissant.fmti.release import listed
 from croissant.fmti.vandal import append, spoil
 from croissant.fmti.verdict import evaluate_fmti, evaluate_supplement
 from croissant.fmti.world import toy_evidence
@@ -20,7 +21,7 @@ from croissant.params import BadInput
 from croissant.provenance import load_json, save_json, sha256
 
 OURS, ANOTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-LONE = [1, 20, 36, 38, 42, 46, 57, 67, 71, 90, 91]   # recomputed in each attack
+LONE = [1, 20, 36, 38, 42, 46, 57, 67, 71, 87, 90, 91]   # recomputed in each attack
 MORE = {"flip a bit of the weights": [41], "a policy turned round": [83], "a journal of prompts": [83]}   # and in these, which need the model opened or watched
 
 
@@ -173,6 +174,8 @@ def owner(key):
         items = base/"reports/metrics/minimal_pairs.json"
         save_json(load_json(items) | {"inputs": {f"{MODEL}/model.safetensors": sha256(base/MODEL/"model.safetensors")}}, items)
         (base/CARD).write_text(model_card(base), encoding="utf-8")
+        log = (base/"CHANGELOG.md").read_text(encoding="utf-8").partition("- `artifacts/")[0]
+        (base/"CHANGELOG.md").write_text(log + "\n".join(listed(base)) + "\n", encoding="utf-8")
         save_json({"keys": [{"public_key": public(key)}]}, base/MAINTAINERS)
         publish(base, evaluate_fmti(base, level="fast"))
         seal(base, key)

@@ -193,7 +193,7 @@ def test_our_own_numbers_are_one_line_that_can_fail(monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["from .model import Llama\nimport croissant.optim", "from croissant.model import (Llama,\n    ModelConfig)", "x = 1; from croissant.model import Llama", '"""import croissant.model today"""',
-                                    "try: import croissant.model\nexcept ImportError: pass", "def f():\n    from .frenchbench import suites   # late\n    return suites", "from croissant.model import \\\n    Llama"])
+                                    "try: import croissant.model\nexcept ImportError: pass", '"""Doc.\nimport croissant.optim\n"""\nfrom croissant.model import Llama', "def f():\n    from .frenchbench import suites   # late\n    return suites", "from croissant.model import \\\n    Llama"])
 def test_the_short_cut_to_imports_changes_nothing(source):
     assert V._imported(source) == _imports(source)
 

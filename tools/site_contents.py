@@ -6,12 +6,13 @@ from site_pages import ROOT, esc, heading, read_csv, rel, title_of
 
 CHAPTERS = [("Foundations", 0, 9), ("Corpus", 10, 19), ("Tokenizer and order", 20, 29), ("Model and trainer", 30, 39), ("After training", 40, 49), ("Scaling, translation, twins", 50, 59),
             ("FrenchBench", 60, 69), ("Claims and indicators", 70, 89), ("Report and command line", 90, 99)]
-PROSE = ["CHANGELOG.md", "POLICY.md", "reports/LOG.md", "reports/data_card.md", "reports/full/data_card.md", "reports/discrepancies.md", "reports/exports/eu_model_documentation.md", "reports/model_card.md", "reports/training_content_summary.md"]
+PROSE = ["CHANGELOG.md", "POLICY.md", "reports/LOG.md", "reports/data_card.md", "reports/full/data_card.md", "reports/discrepancies.md", "reports/exports/eu_model_documentation.md", "reports/model_card.md", "reports/results.md", "reports/training_content_summary.md"]
 
 
 def sources():
     found = sorted(str(p.relative_to(ROOT)) for p in (ROOT/"nbs").rglob("*.ipynb") if not any(w.startswith((".", "_")) for w in p.relative_to(ROOT).parts))
-    return [s for s in found if s != "nbs/index.ipynb"] + [p for p in PROSE if (ROOT/p).is_file()]
+    rendered = ("nbs/index.ipynb", "nbs/results.ipynb")   # as README.md and reports/results.md
+    return [s for s in found if s not in rendered] + [p for p in PROSE if (ROOT/p).is_file()]
 
 
 def chapter(source):
