@@ -181,3 +181,14 @@ def test_a_sibling_in_a_sub_package_is_reached(tmp_path, monkeypatch):
     (tmp_path/"n.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["from croissant.deep.one import a"]}]}))
     monkeypatch.setattr(provenance, "root", lambda: tmp_path)
     assert provenance.modules_reached("n.ipynb") == ["croissant/deep/one.py", "croissant/deep/two.py", "croissant/three.py"]
+
+
+def test_params_are_written_as_dvc_writes_them(tmp_path):
+    "So that `dvc exp run -S` changes the line of the parameter, and no other."
+    from dvc.utils.serialize import modify_yaml
+    copy = tmp_path/"params.yaml"
+    copy.write_text((ROOT/"params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    with modify_yaml(str(copy)) as params: params["scaling"]["draws"] += 1
+    old, new = ((p).read_text(encoding="utf-8").splitlines() for p in (ROOT/"params.yaml", copy))
+    changed = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+    assert len(changed) == 1 and changed[0][0].lstrip().startswith("draws:"), changed[:3]

@@ -162,7 +162,11 @@ def build(cfg, out):
         top, groups = write(site)
         shutil.copy(ROOT/"tools"/"site.css", site.docs/"site.css")
         (work/"zensical.toml").write_text(config(cfg, top, groups), encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=work, check=True, env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(ROOT/"tools"), os.environ.get("PYTHONPATH", "")])})
+        done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=work, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(ROOT/"tools"), os.environ.get("PYTHONPATH", "")])})
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        print(said, end="")
+        if done.returncode or "No issues found" not in said: raise SystemExit("the site has dead links, named above: mend the page that holds them")
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(work/"site", out)
     done = set()
