@@ -10,6 +10,7 @@ __all__ = ['NOTEBOOK_PAGES', 'PALETTE', 'corpus_words', 'setting', 'render', 'no
 # %% ../nbs/90_report.ipynb #imports
 import html, re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import Any
@@ -351,6 +352,11 @@ def _figures() -> str:
             "".join(f'<h3 id="{_slug(t)}">{t}</h3>{html_figure_list(c)}{"".join(html_figure(n) for n in c)}' for t, c in chapters.items() if c))
 
 # %% ../nbs/90_report.ipynb #page-whole
+def _item(where: str, title: str, more: Iterable[tuple[str, str]] = ()) -> str:
+    "A line of the contents, with those under it."
+    under = "".join(_item(w, t) for w, t in more)
+    return f'<li><a href="#{where}">{title}</a>' + (f"<ul>{under}</ul>" if under else "") + "</li>"
+
 def report_html() -> str: # The whole page
     "The report as one HTML page, from tracked files only; a missing one raises `BadInput`."
     claims, fmti = load_table("reports/tables/claims_checked.csv"), load_table("reports/tables/fmti.csv")
@@ -369,8 +375,7 @@ def report_html() -> str: # The whole page
         "Provenance": ("Provenance: figure, stage, inputs, hashes", html_table(provenance_rows())),
     }
     under = {"Claims": [(f"claims-{v.replace(' ', '-')}", h) for v, h in _VERDICTS.items() if any(c["verdict"] == v for c in claims)], "Figures": [(_slug(t), t) for t in _CHAPTERS]}
-    item = lambda where, title, more: f'<li><a href="#{where}">{title}</a>' + (f'<ul>{"".join(item(w, t, ()) for w, t in more)}</ul>' if more else "") + "</li>"
-    contents = "".join(item(_slug(k), title, under.get(k, ())) for k, (title, _) in sections.items())
+    contents = "".join(_item(_slug(k), title, under.get(k, ())) for k, (title, _) in sections.items())
     body = "".join(f'<section><h2 id="{_slug(k)}">{title}</h2>{inner}</section>' for k, (title, inner) in sections.items())
     return (f'<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1"><title>croissant: report</title>'
             f"<style>{_STYLE}</style></head><body><h1>croissant: an executable re-implementation of CroissantLLM</h1>"
