@@ -171,7 +171,7 @@ th,td{text-align:left;vertical-align:top;padding:.32rem .55rem;border-bottom:1px
 .good{color:var(--good)}.bad{color:var(--bad)}.wait{color:var(--wait)}code{font-size:.86em}
 .tag{font:12px system-ui;border:1px solid var(--line);border-radius:4px;padding:0 .35rem;color:var(--soft);white-space:nowrap}
 .first{border-left:4px solid var(--bad);padding-left:1rem}nav ol{padding-left:1.4rem}nav li{margin:.15rem 0}a{color:var(--fr)}summary{cursor:pointer}
-.claims{table-layout:fixed;overflow-wrap:break-word}.claims td{hyphens:auto}.claims th[data-h=claim]{width:20%}.claims th[data-h=note]{width:23%}.claims th[data-h=printed],.claims th[data-h^=came]{width:13%}.claims th[data-h=where]{width:10%}
+.claims{table-layout:fixed;overflow-wrap:break-word}.claims td{hyphens:auto}.claims th{width:11%}.claims th[data-h=claim]{width:19%}.claims th[data-h=note]{width:25%}.claims th[data-h=printed]{width:13%}
 @media(max-width:40rem){.scroll table{min-width:34rem}.scroll img{min-width:44rem;max-width:none}body{font-size:16px;margin:1rem auto;padding:0 .8rem}h1{font-size:1.6rem}table{font-size:12.5px}ul{padding-left:1.2rem}.tag{white-space:normal}
 .claims thead{display:none}.claims tr{display:block;padding:.5rem 0;border-bottom:2px solid var(--line)}.claims td{display:block;border:0;padding:.1rem 0}.claims td:first-child{font-weight:600}
 .claims td+td::before{content:attr(data-h) ": ";color:var(--soft)}.claims td:empty{display:none}}
