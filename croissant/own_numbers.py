@@ -124,7 +124,7 @@ def _loader(name: str, load: Callable) -> Callable:
 @contextmanager
 def tracing(
     module: ModuleType, # A module that renders a page
-    **others: Any, # More names to replace, such as `html_figure=lambda name: ""`
+    **others: Any, # More names to replace, such as `provenance_rows=lambda: []`
 ) -> Iterator[None]:
     "While the block runs, the module's loaders give traced values."
     new = {n: _loader(n, getattr(module, n)) for n in ("load_json", "load_table", "load_params", "metric", "fact", "setting") if hasattr(module, n)} | others
@@ -144,7 +144,7 @@ def _data_card() -> str:
     "With the parameters that the stage is given."
     return data_card_pages.data_card(data_card_pages.read_records("reports/tables", "lab", "sources.csv", "reports/source_facts.csv", "params.yaml", True, "reports/metrics/corpus.json"))
 
-_NO_FIGURES: dict[str, Any] = {"html_figure": lambda name: "", "provenance_rows": lambda: []}
+_NO_FIGURES: dict[str, Any] = {"_figures": lambda: "", "provenance_rows": lambda: []}
 PAGES: dict[str, tuple[ModuleType, Callable[[], str], dict[str, Any]]] = { # Page -> module, renderer, names to replace
     **{page: (report_pages, partial(_from_notebook, page), {}) for page in report_pages.NOTEBOOK_PAGES}, "reports/model_card.md": (model_card_pages, lambda: model_card_pages.model_card(root()), {}),
     "reports/data_card.md": (data_card_pages, _data_card, {}), "reports/report.html": (report_pages, lambda: report_pages.report_html(), _NO_FIGURES)}
@@ -163,7 +163,7 @@ def comparable(
 ) -> str: # What the rendering is compared with
     "A page without what is not rendered here: the report's figures and its last table."
     if name != "reports/report.html": return text
-    text = re.sub(r'<figure id=.*?</figure>', "", text, flags=re.S)
+    text = re.sub(r'(<h2 id="figures">[^<]*</h2>).*?(</section>)', r"\1\2", text, flags=re.S)
     return re.sub(r'(<h2 id="provenance[^"]*">[^<]*</h2>).*?(</section>)', r"\1<p><em>nothing to show yet</em></p>\2", text, flags=re.S)
 
 # %% ../nbs/91_own_numbers.ipynb #typed

@@ -10,6 +10,7 @@ __all__ = ['NOTEBOOK_PAGES', 'PALETTE', 'corpus_words', 'setting', 'render', 'no
 # %% ../nbs/90_report.ipynb #imports
 import html, re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import Any
@@ -170,7 +171,7 @@ th,td{text-align:left;vertical-align:top;padding:.32rem .55rem;border-bottom:1px
 .good{color:var(--good)}.bad{color:var(--bad)}.wait{color:var(--wait)}code{font-size:.86em}
 .tag{font:12px system-ui;border:1px solid var(--line);border-radius:4px;padding:0 .35rem;color:var(--soft);white-space:nowrap}
 .first{border-left:4px solid var(--bad);padding-left:1rem}nav ol{padding-left:1.4rem}nav li{margin:.15rem 0}a{color:var(--fr)}summary{cursor:pointer}
-.claims{table-layout:fixed;overflow-wrap:break-word}.claims td{hyphens:auto}.claims th[data-h=claim]{width:21%}.claims th[data-h=note]{width:27%}
+.claims{table-layout:fixed;overflow-wrap:break-word}.claims td{hyphens:auto}.claims th{width:11%}.claims th[data-h=claim]{width:19%}.claims th[data-h=note]{width:25%}.claims th[data-h=printed]{width:13%}
 @media(max-width:40rem){.scroll table{min-width:34rem}.scroll img{min-width:44rem;max-width:none}body{font-size:16px;margin:1rem auto;padding:0 .8rem}h1{font-size:1.6rem}table{font-size:12.5px}ul{padding-left:1.2rem}.tag{white-space:normal}
 .claims thead{display:none}.claims tr{display:block;padding:.5rem 0;border-bottom:2px solid var(--line)}.claims td{display:block;border:0;padding:.1rem 0}.claims td:first-child{font-weight:600}
 .claims td+td::before{content:attr(data-h) ": ";color:var(--soft)}.claims td:empty{display:none}}
@@ -351,6 +352,11 @@ def _figures() -> str:
             "".join(f'<h3 id="{_slug(t)}">{t}</h3>{html_figure_list(c)}{"".join(html_figure(n) for n in c)}' for t, c in chapters.items() if c))
 
 # %% ../nbs/90_report.ipynb #page-whole
+def _item(where: str, title: str, more: Iterable[tuple[str, str]] = ()) -> str:
+    "A line of the contents, with those under it."
+    under = "".join(_item(w, t) for w, t in more)
+    return f'<li><a href="#{where}">{title}</a>' + (f"<ul>{under}</ul>" if under else "") + "</li>"
+
 def report_html() -> str: # The whole page
     "The report as one HTML page, from tracked files only; a missing one raises `BadInput`."
     claims, fmti = load_table("reports/tables/claims_checked.csv"), load_table("reports/tables/fmti.csv")
@@ -369,8 +375,7 @@ def report_html() -> str: # The whole page
         "Provenance": ("Provenance: figure, stage, inputs, hashes", html_table(provenance_rows())),
     }
     under = {"Claims": [(f"claims-{v.replace(' ', '-')}", h) for v, h in _VERDICTS.items() if any(c["verdict"] == v for c in claims)], "Figures": [(_slug(t), t) for t in _CHAPTERS]}
-    item = lambda where, title, more: f'<li><a href="#{where}">{title}</a>' + (f'<ul>{"".join(item(w, t, ()) for w, t in more)}</ul>' if more else "") + "</li>"
-    contents = "".join(item(_slug(k), title, under.get(k, ())) for k, (title, _) in sections.items())
+    contents = "".join(_item(_slug(k), title, under.get(k, ())) for k, (title, _) in sections.items())
     body = "".join(f'<section><h2 id="{_slug(k)}">{title}</h2>{inner}</section>' for k, (title, inner) in sections.items())
     return (f'<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1"><title>croissant: report</title>'
             f"<style>{_STYLE}</style></head><body><h1>croissant: an executable re-implementation of CroissantLLM</h1>"
