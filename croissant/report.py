@@ -181,6 +181,8 @@ h2{break-before:page;margin-top:0}#limits,#abstract{break-before:auto}h2,h3,h4,s
 .scroll{overflow:visible}table,.scroll table,.scroll img{min-width:0}table{font-size:7.6pt;line-height:1.3}th,td{padding:.16rem .3rem}.paths td{overflow-wrap:anywhere}.paths td.n{overflow-wrap:normal}thead{display:table-header-group}
 details::details-content{content-visibility:visible;display:block}a[href^=http]::after{content:" (" attr(href) ")";font-size:.85em;overflow-wrap:anywhere}nav a,h2 a{color:inherit;text-decoration:none}}
 """
+
+# %% ../nbs/90_report.ipynb #table
 _GOOD = {"verified", "reproduced", "recomputed", "consistent", "unchanged", "passed", "checked by arithmetic", "reproduced at lab scale"}
 _BAD = {"discrepant", "contradicted", "tampered", "changed since drawn", "failed", "inconsistent in the source", "stale"}
 
@@ -204,6 +206,7 @@ def html_table(
     body = "\n".join("<tr>" + "".join(_cell(r.get(k, "")) for k in columns) + "</tr>" for r in rows)
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
 
+# %% ../nbs/90_report.ipynb #figure
 _WHOSE = {"lab": "our numbers only", "paper": "the paper's numbers only", "lab and paper": "the paper's numbers and ours, on scales of their own: not to be compared"}
 
 def _caption(text: str) -> str:
