@@ -171,7 +171,7 @@ def test_badges_say_what_the_metrics_say():
     alts = " ".join(shown)
     assert f"{n('claims/verified')} of {n('claims/total')}" in alts and f"{n('fmti/disclosed')} of {n('fmti/indicators')}" in alts
     pyproject = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))
-    assert f"Python: {pyproject['project']['requires-python'].strip('>=')}" in alts and f"at least: {re.search(r'--cov-fail-under=([0-9]+)', (ROOT/'Makefile').read_text())[1]}%" in alts
+    assert f"Python: {pyproject['project']['requires-python'].strip('>=')}" in alts
     assert "licence: Apache-2.0" in alts and "Apache License" in (ROOT/"LICENSE").read_text(encoding="utf-8")[:400]
 
 
