@@ -20,9 +20,9 @@ from .model import KVCache, Llama, rope, rope_table
 from .params import BadInput
 from .tokenizer import Tokenizer
 
-# %% ../nbs/42_batch.ipynb #rows
-class _Rows:
-    "The texts that are being written on, with keys and values of all they have read."
+# %% ../nbs/42_batch.ipynb #rows-base
+class _Prompts:
+    "Prompts read side by side, and the room behind them."
     def __init__(self,
         model: Llama, # Any precision
         prompts: Sequence[list[int]], # Ids, none empty
@@ -40,6 +40,18 @@ class _Rows:
         states = self.model.body(ids, self.cache)                                             # (B, T, C)
         return self.model.lm_head(states[torch.arange(len(ids), device=device), self.lengths - 1]).float()
 
+    def leave(self,
+        row: int, # Whose text has ended
+    ) -> None:
+        "Put the last row into the place of this one."
+        last = len(self.lengths) - 1
+        for kept in (self.cache.keys, self.cache.values): kept[:, row] = kept[:, last]
+        self.lengths[row] = self.lengths[last]
+        self.lengths = self.lengths[:last]
+
+# %% ../nbs/42_batch.ipynb #rows
+class _Rows(_Prompts):
+    "The texts that are being written on, with keys and values of all they have read."
     def step(self,
         ids: Tensor, # (B,) one more token for each row
     ) -> Tensor: # (B, V) logits, float32
@@ -57,15 +69,6 @@ class _Rows:
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         self.lengths = at + 1
         return self.model.lm_head(self.model.model.norm(x)[:, 0]).float()
-
-    def leave(self,
-        row: int, # Whose text has ended
-    ) -> None:
-        "Put the last row into the place of this one."
-        last = len(self.lengths) - 1
-        for kept in (self.cache.keys, self.cache.values): kept[:, row] = kept[:, last]
-        self.lengths[row] = self.lengths[last]
-        self.lengths = self.lengths[:last]
 
 # %% ../nbs/42_batch.ipynb #text
 @dataclass(frozen=True)

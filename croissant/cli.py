@@ -570,7 +570,6 @@ def evaluate(*,
 ) -> int:
     "Score a model on the lab's suites or on tasks of FrenchBench, with intervals and floors; `mean_three` is the mean of three sets of French minimal pairs."
     asked = dict(locals())
-    from croissant.frenchbench.runner import evaluate as run, results_table
     given = {k for k, v in asked.items() if v != inspect.signature(evaluate).parameters[k].default}
     if shots < -1: raise BadInput(f"--shots {shots}: give 0 or more examples, or -1 for as many as in the paper")
     for name, number, least in (("limit", limit, 0), ("pairs", pairs, 2), ("items", items, 4)):
@@ -585,16 +584,21 @@ def evaluate(*,
             _refuse(given & {"model", "pairs", "no_floors", "config", "shards", "out", "json_"}, "a run that scores, and --export only writes")
             return _export(export, corpus, items)
         return _lab(_input(model), suite, pairs, items, no_floors, config, shards, corpus, out, json_)
+    return _frenchbench(model, tasks, json_, shots=None if shots < 0 else shots, limit=limit, source=_input(source) if source else None, compat=compat or None,
+                        out=_output(out, "") if out else None, truncate=truncate)
+
+# %% ../nbs/95_cli.ipynb #verbs-eval-lab
+def _frenchbench(model: str, tasks: Sequence[str], json_: bool, **asked: Any) -> int:
+    "Tasks of FrenchBench, a line each."
+    from croissant.frenchbench.runner import evaluate, results_table
     from croissant.frenchbench.tasks import find_tasks
     from croissant.outside import load_outside
     cards = find_tasks(tasks)
-    m, t = load_outside(_input(model))
-    found = run(m, t, tasks, None if shots < 0 else shots, limit, _input(source) if source else None, compat or None, _output(out, "") if out else None, truncate=truncate, progress=True)
+    found = evaluate(*load_outside(_input(model)), tasks, progress=True, **asked)
     if json_: print(json.dumps(found, ensure_ascii=False))
     else: print(results_table(found["tasks"], {c.name: [x for x in c.metrics if x in found["tasks"][c.name]] for c in cards}))
     return 0
 
-# %% ../nbs/95_cli.ipynb #verbs-eval-lab
 def _refuse(options: set[str], where: str) -> None:
     "Refuse options that would change nothing."
     names = sorted("--" + o.strip("_").replace("_", "-") for o in options)

@@ -102,9 +102,9 @@ def drop_held_out(
 # %% ../nbs/14_decontaminate.ipynb #pair-sides
 HELD_OUT_PAIRS, PAIR_SIDE_WORDS = "held-out pairs", 8 # benchmark of the short sides of held-out pairs; words from which a side is searched for in running text
 
-# %% ../nbs/14_decontaminate.ipynb #items
-class BenchmarkItems:
-    "Benchmark items made ready to be found in running text."
+# %% ../nbs/14_decontaminate.ipynb #items-base
+class _ItemRuns:
+    "The runs of all items under their names, each with its owners."
     def __init__(self,
         items: Iterable[tuple[str, str]], # (benchmark, text)
         words: int = 13, # Words in a shingle; one shingle of an item with so many words contaminates
@@ -129,6 +129,9 @@ class BenchmarkItems:
         order = np.argsort(places, kind="stable")
         self.places, self.owners = places[order], np.concatenate(owners)[order]   # item owners[j] has the run with this place
 
+# %% ../nbs/14_decontaminate.ipynb #items
+class BenchmarkItems(_ItemRuns):
+    "Benchmark items made ready to be found in running text."
     def find(self,
         words: np.ndarray, # uint64[n], as `word_hashes` gives them
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # int64[h] each: where a run of an item begins, its words, its place in `self.known`
@@ -253,7 +256,6 @@ class _Judge(_Seen):
                 left = self.keep(r, [hits.part(begin[j], begin[j + 1]) for j in range(i - len(said), i)])
                 if left is not None: yield line if left is r else record_line(left).encode()
             elif self.new(r, words[begin[i - len(said)]:begin[i]], r): yield line
-
     def keep(self, record: dict[str, str], sides: list[_Hits]) -> dict[str, str]|None:
         "A record with a hit, what is left of it, or nothing."
         left, prose, paragraphs, found = record, record["language"] not in ("code", "parallel"), 0, dict[int, set[str]]()
@@ -262,8 +264,7 @@ class _Judge(_Seen):
             gone = _held_out_lines(sides[0].held_out[0], ends, self.words, self.share)
             first, paragraphs = _left(text, gone, ends, self.words), int(gone.sum())
             if paragraphs and len(first) < self.min_chars: return self.drop(record, "only held-out paragraphs")
-            found = {i: b for i, b in _item_lines(sides[0].items, ends, self.items).items() if not gone[i]}
-            gone[list(found)] = True
+            found = {i: b for i, b in _item_lines(sides[0].items, ends, self.items).items() if not gone[i]}; gone[list(found)] = True
             second = _left(text, gone, ends, self.words)
             if found and len(second) < self.min_chars: return self.drop(record, "benchmark item", set().union(*found.values()))
             if paragraphs or found:

@@ -141,9 +141,9 @@ def _doubled(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # u
         first[chain[order]] = order + 1                                # the newest of each chain is written last
     return np.concatenate([keys, np.empty_like(keys)]), before, first
 
-# %% ../nbs/13_dedup.ipynb #lsh
-class NearDuplicates:
-    "An index of MinHash signatures that finds a document much like a new one."
+# %% ../nbs/13_dedup.ipynb #lsh-base
+class _Chains:
+    "Signatures in chains, one chain for each value of a band."
     def __init__(self,
         threshold: float = .8, # Least estimated Jaccard similarity of near-duplicates
         permutations: int = PERMUTATIONS, # Numbers in a signature, a multiple of 8: bands of 8 rows
@@ -158,6 +158,26 @@ class NearDuplicates:
         self.before = np.empty(self.keys.shape, np.uint32)                # 1 + the document before this one in the chain; 0 ends it
         self.first = np.zeros(self.keys.size, np.uint32)                  # 1 + the newest document of each chain
 
+    def add(self,
+        signature: np.ndarray, # uint32[K]
+    ) -> int: # Its number
+        "Remember a document."
+        n = self.count
+        if n == len(self.keys): self.keys, self.before, self.first = _doubled(self.keys)
+        self.keys[n] = signature.astype(np.uint8).view(np.uint64)
+        chains = _chains(self.keys[n], len(self.keys))
+        self.before[n], self.first[chains] = self.first[chains], n + 1
+        self.count += 1
+        return n
+
+    @property
+    def nbytes(self) -> int: # Bytes of the tables
+        "How much memory the index takes."
+        return self.keys.nbytes + self.before.nbytes + self.first.nbytes
+
+# %% ../nbs/13_dedup.ipynb #lsh
+class NearDuplicates(_Chains):
+    "An index of MinHash signatures that finds a document much like a new one."
     def find(self,
         signature: np.ndarray, # uint32[K]
     ) -> int: # The number of a document that is much like it, in order of addition; -1: none
@@ -177,26 +197,9 @@ class NearDuplicates:
             at = before[cell]
         return -1
 
-    def add(self,
-        signature: np.ndarray, # uint32[K]
-    ) -> int: # Its number
-        "Remember a document."
-        n = self.count
-        if n == len(self.keys): self.keys, self.before, self.first = _doubled(self.keys)
-        self.keys[n] = signature.astype(np.uint8).view(np.uint64)
-        chains = _chains(self.keys[n], len(self.keys))
-        self.before[n], self.first[chains] = self.first[chains], n + 1
-        self.count += 1
-        return n
-
-    @property
-    def nbytes(self) -> int: # Bytes of the tables
-        "How much memory the index takes."
-        return self.keys.nbytes + self.before.nbytes + self.first.nbytes
-
-# %% ../nbs/13_dedup.ipynb #deduplicator
-class Deduplicator:
-    "Decides, record by record, what says something new; the order of arrival decides which copy stays."
+# %% ../nbs/13_dedup.ipynb #deduplicator-base
+class _SeenTexts:
+    "What was seen so far, and a count of what went."
     def __init__(self,
         threshold: float = .8, # Least estimated Jaccard similarity of near-duplicates
         min_chars: int = 80, # Shorter texts are dropped; parallel texts are never too short
@@ -209,6 +212,21 @@ class Deduplicator:
         self.near = NearDuplicates(threshold)
         self.reason = "" # of the last record that went
 
+    def _drop(self, record: dict[str, str], why: str, size: int, n: int = 1) -> dict[str, str]|None:
+        "Count what goes; always nothing."
+        self.dropped[record["source"], why] += n
+        self.dropped[record["source"], why, "bytes"] += size
+        self.reason = why
+        return None
+
+    @property
+    def nbytes(self) -> int: # Bytes of all tables
+        "How much memory the state takes."
+        return sum(names.nbytes for names in (self.texts, self.paragraphs, *self.sides.values())) + self.near.nbytes
+
+# %% ../nbs/13_dedup.ipynb #deduplicator
+class Deduplicator(_SeenTexts):
+    "Decides, record by record, what says something new; the order of arrival decides which copy stays."
     def add(self,
         record: dict[str, str], # A corpus record
         signature: np.ndarray|None = None, # uint32[K]: its row of `signatures`; without one, near-duplicates are not looked for
@@ -240,18 +258,6 @@ class Deduplicator:
             if any(marks[side] in names for side, names in self.sides.items()): return self._drop(record, "one side seen before", size)
             for side, names in self.sides.items(): names.add(marks[side])
         return record
-
-    def _drop(self, record: dict[str, str], why: str, size: int, n: int = 1) -> dict[str, str]|None:
-        "Count what goes; always nothing."
-        self.dropped[record["source"], why] += n
-        self.dropped[record["source"], why, "bytes"] += size
-        self.reason = why
-        return None
-
-    @property
-    def nbytes(self) -> int: # Bytes of all tables
-        "How much memory the state takes."
-        return sum(names.nbytes for names in (self.texts, self.paragraphs, *self.sides.values())) + self.near.nbytes
 
 # %% ../nbs/13_dedup.ipynb #deduplicate
 def deduplicate(

@@ -52,15 +52,12 @@ class Processes(Runtime):
         self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
         self.saving = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))   # a save in the background must not cross the step's messages
         self.shard_total = self._shard_total
-
     def total(self, x: Tensor) -> Tensor:
         x = x.clone(); dist.all_reduce(x)
         return x
-
     def _shard_total(self, x: Tensor) -> Tensor:
         x = x.clone(); dist.all_reduce(x, group=self.mesh["shard"].get_group())
         return x
-
     def once(self, action: Callable[[], T]) -> T:
         box: list[Any] = [None, None]
         if self.rank == 0:
@@ -69,11 +66,9 @@ class Processes(Runtime):
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         if box[1] is not None: raise box[1]
         return box[0]
-
     def any(self, *flags: bool) -> Sequence[bool]:
         x = torch.tensor(flags, dtype=torch.int32); dist.all_reduce(x, op=dist.ReduceOp.MAX)
         return [bool(v) for v in x.tolist()]
-
     def close(self) -> None:
         if dist.is_initialized(): dist.destroy_process_group()
 
@@ -88,7 +83,6 @@ class Distributed(Processes):
         super().__init__(replicas, timeout)
         self.asynchronous = asynchronous
         self.pending: tuple[Any, Path, int]|None = None # Future, folder and step of a save that is being written; step -1: it is published
-
     def prepare(self, model: Llama, config: TrainConfig) -> None:
         if config.optimizer == "muon": raise BadInput("training: optimizer muon needs whole matrices, but several processes hold rows of them; set optimizer to adamw")
         if config.compile: raise BadInput("training: compile is for one process; set it to false")
@@ -97,9 +91,7 @@ class Distributed(Processes):
         fully_shard(model, mesh=self.mesh, mp_policy=policy)
         for name in ("loss", "token_losses", "z_regularised"):
             if hasattr(model, name): register_fsdp_forward_method(model, name)   # they gather the weights, as `forward` does
-
     def micro_batch(self, model: Any, last: bool) -> None: model.set_requires_gradient_sync(last)
-
     def any(self, *flags: bool) -> Sequence[bool]:
         if self.rank == 0 and self.pending and self.pending[0].done():   # its future ends when all have written
             with suppress(OSError): self.publish()                         # `settle` tries again, and tells all

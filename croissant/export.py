@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -295,9 +295,9 @@ def transformers_agreement(
             "same_chats": sum(a == tokenizer.chat(m) for a, m in zip(chats, talks)), "positions": sum(r.shape[1] for r in rows),
             "max_difference": max(float((model(r) - peer(r).logits).abs().max()) for r in rows), "eos": [peer.config.eos_token_id, peer.generation_config.eos_token_id]}
 
-# %% ../nbs/48_export.ipynb #engine
-class LlamaCpp:
-    "llama.cpp on one GGUF file, greedy, one request at a time; a package or file that is missing raises `BadInput`."
+# %% ../nbs/48_export.ipynb #engine-base
+class _Engine:
+    "The engine and one line to it."
     def __init__(self,
         path: Path|str, # A `.gguf` file with weights
         exact: bool = True, # Keys and values in 32 bits and plain attention; False leaves llama.cpp's defaults
@@ -315,7 +315,7 @@ class LlamaCpp:
         try: self.server = xllamacpp.Server(settings)
         except RuntimeError as e: raise BadInput(f"{path}: llama.cpp cannot load this file ({e}); write it again with `write_gguf`") from None
 
-    def __enter__(self) -> "LlamaCpp": return self
+    def __enter__(self) -> Self: return self
     def __exit__(self, *_: Any) -> None: del self.server
 
     def ask(self, prompt: Sequence[int], steps: int, **more: Any) -> dict[str, Any]:
@@ -328,6 +328,9 @@ class LlamaCpp:
         if answer.status != 200: raise BadInput(f"{self.where}: llama.cpp refuses a prompt of {len(prompt)} tokens ({found['error']['message']}); shorten it, and use the model's own tokenizer")
         return found
 
+# %% ../nbs/48_export.ipynb #engine
+class LlamaCpp(_Engine):
+    "llama.cpp on one GGUF file, greedy, one request at a time; a package or file that is missing raises `BadInput`."
     def greedy(self,
         prompt: Sequence[int], # Ids, begin mark included
         steps: int, # Tokens at most

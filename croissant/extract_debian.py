@@ -402,16 +402,26 @@ _BREAKS = set("PP P LP HP sp br RS RE ti in SY YS".split())
 _FONTS = {"B": " ", "I": " ", "SM": " ", "SB": " ", "R": " ", **dict.fromkeys("BR IR RB RI BI IB".split(), "")}
 _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|(\S+)')
 
+# %% ../nbs/16_extract_debian.ipynb #man-page
+def _page(raw: bytes) -> list[str]:
+    "The lines of a compressed page; a damaged or enormous one raises `ValueError`."
+    try:
+        with gzip.open(io.BytesIO(raw)) as f: page = f.read(_MAX_PAGE + 1)   # and no byte more, whatever a bomb holds
+    except (OSError, EOFError, zlib.error) as e: raise ValueError(f"a damaged page ({e})") from None
+    if len(page) > _MAX_PAGE: raise ValueError(f"a page that expands to more than {_MAX_PAGE} bytes")
+    return page.decode("utf-8", "replace").split("\n")
+
+def _without_notes(blocks: list[Block]) -> list[Block]:
+    "What stands before the notes on the translation and the project."
+    ends = [i for i, b in enumerate(blocks) if b[0] in ("h", "p") and re.fullmatch(r"TRADUCTION|COLOPHON", b[1])]
+    return blocks[:ends[0]] if ends else blocks
+
 # %% ../nbs/16_extract_debian.ipynb #man-blocks
 def man_blocks(
     raw: bytes, # A manual page, as it lies in the package (gzip)
 ) -> list[Block]: # Its paragraphs; none for a reference to another page or for the older mdoc macros
     "The paragraphs of a manual page, without the notes on its translation and its project; a damaged or enormous page raises `ValueError`."
-    try:
-        with gzip.open(io.BytesIO(raw)) as f: page = f.read(_MAX_PAGE + 1)   # and no byte more, whatever a bomb holds
-    except (OSError, EOFError, zlib.error) as e: raise ValueError(f"a damaged page ({e})") from None
-    if len(page) > _MAX_PAGE: raise ValueError(f"a page that expands to more than {_MAX_PAGE} bytes")
-    lines = page.decode("utf-8", "replace").split("\n")
+    lines = _page(raw)
     out: list[Block] = []; buffer: list[str] = []; kind, code, ignored, tag = "p", False, "", False
     def flush(then: str = "p") -> None:
         nonlocal kind
@@ -419,9 +429,7 @@ def man_blocks(
         if text: out.append(("pre" if code else kind, text))
         buffer.clear(); kind = then
     for line in lines:
-        if ignored:
-            if line.startswith(ignored): ignored = ""
-            continue
+        if ignored: ignored = "" if line.startswith(ignored) else ignored; continue
         if line[:1] not in (".", "'"):
             if line[:1] in (" ", "\t") and not code: flush(kind)
             buffer.append(roff_text(line))
@@ -447,8 +455,7 @@ def man_blocks(
         elif name in ("UR", "MT"): buffer.append(args[0] if args else "")
         elif name in ("UE", "ME") and args and buffer: buffer[-1] += args[0]
     flush()
-    ends = [i for i, b in enumerate(out) if b[0] in ("h", "p") and re.fullmatch(r"TRADUCTION|COLOPHON", b[1])]
-    return out[:ends[0]] if ends else out
+    return _without_notes(out)
 
 # %% ../nbs/16_extract_debian.ipynb #manpages
 @bilingual("manpages", "technical", ("manpages-fr", "manpages-fr-dev", "manpages", "manpages-dev"))

@@ -384,9 +384,9 @@ def sentences(
     names[np.arange(len(words)) + 2 * line + 1] = words
     return names, np.arange(len(names)) - np.repeat(first, size)
 
-# %% ../nbs/12_filters.ipynb #model
-class QualityModel:
-    "A word n-gram model with back-off, in arrays."
+# %% ../nbs/12_filters.ipynb #model-base
+class _Tables:
+    "The runs of a model, sorted by their names."
     def __init__(self,
         words: Sequence[str], # Vocabulary; the numbers 0, 1, 2 are the unknown word, the beginning and the end, then these
         runs: Sequence[np.ndarray], # Per order n: int32[m_n, n], word numbers
@@ -402,6 +402,9 @@ class QualityModel:
             order = np.argsort(key, kind="stable")
             self.tables.append((key[order], self.logs[n - 1][order], self.backoffs[n - 1][order]))
 
+# %% ../nbs/12_filters.ipynb #model
+class QualityModel(_Tables):
+    "A word n-gram model with back-off, in arrays."
     def scores(self,
         text: str, # Any text
     ) -> np.ndarray: # float64[t]: log10 of the probability of each word and of each line's end

@@ -66,9 +66,9 @@ def pack_rows(
         line[:len(flat)] = flat
     return packed
 
-# %% ../nbs/45_finetune.ipynb #order
-class ExampleOrder:
-    "Row i of a run, a pure function of the seed and i; an example that fits in no row, or a kind without one, raises `BadInput`."
+# %% ../nbs/45_finetune.ipynb #order-base
+class _Examples:
+    "Examples by kind, signed and counted."
     def __init__(self,
         parts: Mapping[str, Sequence[Example]], # Kind -> examples
         weights: Mapping[str, float], # Kind -> share of the rows, above 0
@@ -93,6 +93,9 @@ class ExampleOrder:
             for e in self.examples[k]: digest.update(e.tobytes() + b"|")
         return digest.hexdigest()
 
+# %% ../nbs/45_finetune.ipynb #order
+class ExampleOrder(_Examples):
+    "Row i of a run, a pure function of the seed and i; an example that fits in no row, or a kind without one, raises `BadInput`."
     def _row(self, kind: str, i: int) -> np.ndarray:
         epochs = self._epochs[kind]
         for n in range(10**9):

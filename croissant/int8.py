@@ -10,7 +10,7 @@ __all__ = ['ENGINE', 'WIDE', 'ROWS', 'PRECISIONS', 'quantise_weights', 'quantise
 import math, warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -146,9 +146,9 @@ def _attend(
     p = torch.softmax(scores.transpose(1, 2), -1).to(v.dtype)
     return torch.bmm(p, v.flatten(0, 1)).view(B, 1, -1).to(x.dtype)
 
-# %% ../nbs/49_int8.ipynb #model
-class Int8Llama:
-    "A Llama decoder for inference with matrices in bytes; `bfloat16` and `float32` are the same loop in floats. No FBGEMM raises `BadInput`."
+# %% ../nbs/49_int8.ipynb #weights-class
+class _Int8Weights:
+    "The matrices in one of the precisions, asked for one at a time."
     def __init__(self,
         config: ModelConfig, # Its shape
         weights: Callable[[str], Tensor], # Gives a weight by the name that `transformers` uses; asked once for each
@@ -166,14 +166,13 @@ class Int8Llama:
         self.lm_head = linear(weights("model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"))
         cos, sin = rope_table(0, c.max_position_embeddings, c.head_size, c.rope_theta)
         self.angles, self.cache = torch.complex(cos, sin)[:, None], KVCache(c, 1, 1)   # (S, 1, D/2)
-
     @classmethod
-    def from_model(cls, model: Llama, precision: str = "int8", wide: bool = False) -> "Int8Llama":
+    def from_model(cls, model: Llama, precision: str = "int8", wide: bool = False) -> Self:
         "From a model in memory, which stays as it is."
         return cls(model.config, dict(model.state_dict()).__getitem__, precision, wide)
 
     @classmethod
-    def from_folder(cls, folder: Path|str, precision: str = "int8", wide: bool = False) -> "Int8Llama":
+    def from_folder(cls, folder: Path|str, precision: str = "int8", wide: bool = False) -> Self:
         "From a checkpoint, one tensor at a time; a folder without one raises `BadInput`."
         if not (path := Path(folder)/"model.safetensors").is_file(): raise BadInput(f"{path}: no such file; give the folder of a checkpoint")
         with safe_open(path, "pt") as file: return cls(model_config(load_json((Path(folder)/"config.json").resolve())), file.get_tensor, precision, wide)
@@ -188,6 +187,9 @@ class Int8Llama:
         maps = [m for y in self.layers for m in (y.qkv, y.out, y.gate_up, y.down)] + [self.lm_head]
         return sum(m.nbytes for m in maps) + self.embedding.nbytes + self.norm.nbytes * (2 * len(self.layers) + 1)
 
+# %% ../nbs/49_int8.ipynb #decoder
+class _Int8Decoder(_Int8Weights):
+    "The way through the layers."
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor: return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
 
     @torch.no_grad()
@@ -215,6 +217,9 @@ class Int8Llama:
         "Cross-entropy (B, T) of every position, as `Llama.token_losses`, one row at a time: rows rounded together would blur each other."
         return torch.stack([F.cross_entropy(self(row[None])[0].float(), t, reduction="none") for row, t in zip(input_ids, targets)])
 
+# %% ../nbs/49_int8.ipynb #model
+class Int8Llama(_Int8Decoder):
+    "A Llama decoder for inference with matrices in bytes; `bfloat16` and `float32` are the same loop in floats. No FBGEMM raises `BadInput`."
     @torch.no_grad()
     def prefill(self,
         ids: Sequence[int]|Tensor, # (T,) or (B, T) piece ids

@@ -12,8 +12,8 @@ from typing import Any
 from .params import BadInput
 from .plan import Run, plan
 
-# %% ../nbs/74_launch.ipynb #template
-_SCRIPT = r"""#!/bin/bash
+# %% ../nbs/74_launch.ipynb #template-head
+_HEAD = r"""#!/bin/bash
 # {title}. Made by `croissant plan --cluster {cluster} --slurm FILE`: change {file}, not this.
 # The plan: {plan}.
 # A node that dies costs about {lost}.
@@ -29,7 +29,10 @@ _SCRIPT = r"""#!/bin/bash
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@600
 #SBATCH --output=%x-%j.log
-set -euo pipefail
+"""
+
+# %% ../nbs/74_launch.ipynb #template
+_BODY = r"""set -euo pipefail
 
 cd "${{SLURM_SUBMIT_DIR:?submit this file with sbatch}}"
 CONFIG=${{CONFIG:-{config}}}
@@ -77,7 +80,7 @@ def slurm_script(
     p: dict[str, Any] = plan(run.train.preset, run)
     name, hours = re.sub(r"[^\w-]+", "-", run.train.preset), p["days"] * 24
     per_hour = 3600 / p["seconds_per_step"]
-    return _SCRIPT.format(
+    return (_HEAD + _BODY).format(
         title=_plain(f"{run.train.preset} on {run.cluster.nodes} x {run.cluster.gpus_per_node} {run.cluster.gpu}"), cluster=_plain(known[1] if (known := re.fullmatch(r"params\.(.+)\.yaml", run.file)) else run.file), file=_plain(run.file), name=name,
         plan=f"{p['gpu_hours']:,.0f} GPU-hours, {p['days']:.1f} days at a utilisation of {p['utilisation']:.1%}, {math.ceil(hours / run.launch.job_hours)} jobs of {run.launch.job_hours} hours",
         lost=f"{run.train.state_interval:,} steps, {run.train.state_interval / per_hour:.2g} hours", nodes=run.cluster.nodes, gpus=run.cluster.gpus_per_node,

@@ -352,9 +352,9 @@ def init_weights(
         writes = name.endswith(("o_proj.weight", "down_proj.weight"))
         p.normal_(0, c.initializer_range * ((2 * c.num_hidden_layers) ** -.5 if writes else 1), generator=g)
 
-# %% ../nbs/30_model.ipynb #llama
-class Llama(nn.Module):
-    "A Llama decoder whose `state_dict` names are those of `transformers.LlamaForCausalLM` (section 3.1)."
+# %% ../nbs/30_model.ipynb #llama-base
+class _CausalLM(nn.Module):
+    "A decoder with a head on top: from piece ids to logits."
     def __init__(self,
         config: ModelConfig, # Its shape
         seed: int = 0, # Of the fresh weights
@@ -378,6 +378,9 @@ class Llama(nn.Module):
         "Logits (B, T, V) of the next piece at every position of (B, T)."
         return self.lm_head(self.body(input_ids, cache))
 
+# %% ../nbs/30_model.ipynb #llama
+class Llama(_CausalLM):
+    "A Llama decoder whose `state_dict` names are those of `transformers.LlamaForCausalLM` (section 3.1)."
     def loss(self,
         input_ids: Tensor, # (B, T) piece ids
         targets: Tensor, # (B, T) the pieces that follow; -100 does not count

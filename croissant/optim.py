@@ -124,9 +124,9 @@ def clip_gradients(
     if limit and norm > limit: torch._foreach_mul_([_local(g) for g in gradients], limit/norm)
     return norm
 
-# %% ../nbs/31_optim.ipynb #masters
-class MasterWeights:
-    "Float32 masters of a model's weights and the optimisers that move them; in float32 the two are one. An unknown optimiser raises `BadInput`."
+# %% ../nbs/31_optim.ipynb #masters-base
+class _Masters:
+    "The masters, and who moves which of them."
     def __init__(self,
         model: nn.Module, # Float32; converted in place to `dtype`
         dtype: torch.dtype, # Of the working weights: float32 or bfloat16
@@ -148,6 +148,9 @@ class MasterWeights:
         self.optimisers: list[torch.optim.Optimizer] = [adamw(decay_groups(rest, weight_decay, embedding_decay, vector_decay), **settings)] if rest else []
         if hidden: self.optimisers.append(muon(hidden, weight_decay))
 
+# %% ../nbs/31_optim.ipynb #masters
+class MasterWeights(_Masters):
+    "Float32 masters of a model's weights and the optimisers that move them; in float32 the two are one. An unknown optimiser raises `BadInput`."
     @torch.no_grad()
     def gather(self,
         add: bool = False, # To what earlier micro-batches of this step left?

@@ -56,11 +56,9 @@ class DataOrder:
         self.shards, self.seq_len, self.weights, self.seed, self.sampling = shards, seq_len, {p: w for p, w in weights.items() if w}, seed, sampling
         self._mixed: Any = None
         if sampling == "without_replacement": self._mixed = mix_windows({p: (shards.num_tokens(p) - 1)//seq_len for p in shards.parts}, self.weights, seed)
-
     @property
     def spec(self) -> dict[str, Any]: # What the order depends on
         return {"sampling": self.sampling, "seed": self.seed, "seq_len": self.seq_len, "weights": self.weights, "shards": self.shards.fingerprint}
-
     @property
     def fingerprint(self) -> str: # SHA-256 of `spec`
         return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()

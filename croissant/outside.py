@@ -150,9 +150,7 @@ class OutsideTokenizer(Tokenizer):
     "A tokenizer that came with somebody else's model."
     marks: Mapping[str, str] = field(default_factory=dict) # `bos_token`, `eos_token`, `unk_token`, `pad_token` -> piece
     template: str = "" # Its chat template
-
     def __reduce__(self): return type(self), (self.spec, self.proto, self.where, self.marks, self.template)
-
     @cached_property
     def bos_id(self) -> int: return self.id_of(self.marks["bos_token"]) if self.marks.get("bos_token") else self.eos_id
     @cached_property

@@ -105,6 +105,7 @@ def _addressed(name: str, found: Any, *args: Any, **kwargs: Any) -> Any:
     address = f"{_relative(args[0])}#"
     return [trace(row, f"{address}{i}") for i, row in enumerate(found, 1)] if name == "load_table" else trace(found, address)
 
+# %% ../nbs/91_own_numbers.ipynb #loaders-cached
 @cache
 def _read(name: str, load: Callable, path: Path, size: int, changed: int) -> Any: return _addressed(name, load(path), path)
 

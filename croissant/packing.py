@@ -112,9 +112,9 @@ def pack_corpus(
     write_manifest(out, tokenizer=tokenizer.fingerprint)
     return rows
 
-# %% ../nbs/21_packing.ipynb #shards
-class Shards:
-    "The token files of one split, mapped into memory."
+# %% ../nbs/21_packing.ipynb #shards-base
+class _Sidecars:
+    "What the sidecars of a split say."
     def __init__(self,
         folder: Path|str, # As `pack_corpus` writes it
         split: str = "train", # `train` or `validation`
@@ -147,6 +147,9 @@ class Shards:
         if part not in self.facts: raise BadInput(f"{self.folder/self.split}: no part {part!r}; it has {', '.join(self.parts)}")
         return self.facts[part]
 
+# %% ../nbs/21_packing.ipynb #shards
+class Shards(_Sidecars):
+    "The token files of one split, mapped into memory."
     def tokens(self, part: str) -> np.ndarray:
         "The ids of a part, uint16, read from disk as they are used."
         if part not in self._maps:

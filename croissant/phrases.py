@@ -199,9 +199,9 @@ def build_memories(
             memories["en"].add(tuple(fr[c:d+1]), _inner(kept["en"][a:b+1], a == 0, fr), fold)
     return memories
 
-# %% ../nbs/46_phrases.ipynb #draft
-class Drafter:
-    "Drafts of sentences in one direction, out of what a memory knows."
+# %% ../nbs/46_phrases.ipynb #draft-base
+class _Counts:
+    "What follows what in a memory, one fold left out."
     def __init__(self,
         memory: Memory, # Of the direction
         without: int|None = None, # Leave out this fold
@@ -226,6 +226,9 @@ class Drafter:
             cost += math.log(.4)
         return cost + math.log(max(self._seen((word,)), .5)/self.total)
 
+# %% ../nbs/46_phrases.ipynb #draft
+class Drafter(_Counts):
+    "Drafts of sentences in one direction, out of what a memory knows."
     def _options(self, phrase: Phrase) -> list[tuple[str, Phrase, float]]:
         "The six commonest translations of a phrase: text, words, score."
         if phrase in self._known: return self._known[phrase]

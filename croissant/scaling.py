@@ -184,11 +184,9 @@ class Law:
     noise: np.ndarray # (draws,) relative noise of a new run
     misses: np.ndarray # (n,) loss of the law over loss measured, minus 1
     freedom: int # Degrees of freedom of its blocks
-
     def __getitem__(self, name: str) -> float:
         "A constant by its name; an unknown one raises `BadInput`."
         return float(self.constants[self._place(name)])
-
     def _place(self, name: str) -> int:
         if name not in self.names: raise BadInput(f"the law has no constant {name!r}; known: {', '.join(self.names)}")
         return self.names.index(name)

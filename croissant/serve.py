@@ -202,10 +202,10 @@ def check_head(
     if int(size) > limits.body: raise Refusal(413, f"the body has {size} bytes; at most {limits.body} are read")
     return int(size)
 
-# %% ../nbs/51_serve.ipynb #turns
+# %% ../nbs/51_serve.ipynb #turns-base
 @dataclass
-class Guard:
-    "What stands between clients and llama.cpp."
+class _Turns:
+    "Who is inside, and who may come in."
     engine: str # Path of its Unix socket
     limits: Limits # What is let in
     marks: Sequence[str] = () # From `control_marks`
@@ -236,6 +236,10 @@ class Guard:
             self.inside -= 1; self._clients[client] -= 1
             if not self._clients[client]: del self._clients[client]
 
+# %% ../nbs/51_serve.ipynb #turns
+@dataclass
+class Guard(_Turns):
+    "What stands between clients and llama.cpp."
     async def answer(self,
         reader: asyncio.StreamReader, # From the client
         writer: asyncio.StreamWriter, # To the client

@@ -169,9 +169,7 @@ class Vocabulary:
     spec: str           # the text of `tokenizer.json`
     proto: bytes = b""  # the bytes of `tokenizer.model`, if it came from SentencePiece
     where: str = "tokenizer.json"
-
     def __reduce__(self): return type(self), (self.spec, self.proto, self.where) # another process makes its own encoders
-
     @cached_property
     def core(self) -> tokenizers.Tokenizer: return _core(self.spec, self.where)
     @cached_property

@@ -17,10 +17,10 @@ from .optim import OPTIMIZERS, SCHEDULES
 from .order import SAMPLING
 from .params import BadInput
 
-# %% ../nbs/33_train_config.ipynb #config
+# %% ../nbs/33_train_config.ipynb #config-base
 @dataclass(frozen=True)
-class TrainConfig:
-    "Everything that shapes a training run; an impossible value raises `BadInput` (paper section 3.6)."
+class _Recipe:
+    "What a run computes: steps, optimiser, precision."
     max_steps: int = 20 # Optimiser steps of the whole run
     max_tokens: int = 0 # Stop earlier, once this many tokens were read; 0: `max_steps` decides
     batch_size: int = 8 # Sequences in a step, of all processes together
@@ -42,6 +42,11 @@ class TrainConfig:
     z_loss: float = 0. # Weight of the squared log-normaliser, 1e-4 in some recipes; 0: none, as in the paper
     spike_sigmas: float = 0. # Skip a step whose loss or gradient is this many standard deviations above the recent ones; 0 never
     dtype: str = "float32" # Of the working weights: `float32` or `bfloat16`
+
+# %% ../nbs/33_train_config.ipynb #config
+@dataclass(frozen=True)
+class TrainConfig(_Recipe):
+    "Everything that shapes a training run; an impossible value raises `BadInput` (paper section 3.6)."
     mixture: str = "paper" # Shares of the languages, see `18_mixture`; `natural`: every token as often as any other
     sampling: str = "with_replacement" # Of windows, see `27_order`; `without_replacement`: each once an epoch
     loader_workers: int = 0 # Processes that read ahead; they change no number

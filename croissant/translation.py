@@ -9,6 +9,7 @@ __all__ = ['SOURCE', 'translation_prompt', 'translation_example', 'translation_e
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from .batch import generate_batch
 from .checkpoint import load_checkpoint
@@ -78,9 +79,9 @@ def _shorter(text: str, longest: int) -> list[str]:
         parts.append(text[:cut]); text = text[cut:]
     return [*parts, text]
 
-# %% ../nbs/50_translation.ipynb #translator
-class Translator:
-    "Translates sentences both ways with a fine-tuned model and, if there is one, a memory of phrases."
+# %% ../nbs/50_translation.ipynb #translator-base
+class _Drafts:
+    "A model, its tokenizer and, if there is one, the memory that drafts."
     def __init__(self,
         model: Llama, # Fine-tuned on `translation_examples`
         tokenizer: Tokenizer, # The model's
@@ -93,7 +94,7 @@ class Translator:
     def load(cls,
         folder: Path|str, # Checkpoint of the translator
         memory: Path|str|None = None, # Folder of `save_memories`; none: without
-    ) -> "Translator":
+    ) -> Self:
         "Read a translator; an absent folder raises `BadInput`."
         if not (Path(folder)/"config.json").is_file(): raise BadInput(f"{folder}: no translator; restore it with `dvc pull translate`, or train it with `make finetune`")
         return cls(*load_checkpoint(folder), load_memories(memory) if memory else None)
@@ -101,6 +102,9 @@ class Translator:
     def draft(self, text: str, target: str) -> str: # Empty without a memory
         return self.drafters[target](text) if target in self.drafters else ""
 
+# %% ../nbs/50_translation.ipynb #translator
+class Translator(_Drafts):
+    "Translates sentences both ways with a fine-tuned model and, if there is one, a memory of phrases."
     def sentences(self,
         sources: Sequence[str], # Sentences
         target: str, # `fr` or `en`

@@ -59,7 +59,7 @@ def check_models(
         rows.append(_row("manifest", "failed" if wrong else "passed", name, f"{wrong[0]} is not what manifest.json says: restore the folder (`dvc checkout`, `dvc pull`)" if wrong else f"{len(files)} files agree"))
     return rows
 
-# %% ../nbs/85_verify.ipynb #records
+# %% ../nbs/85_verify.ipynb #imported
 _IMPORT = re.compile(r"(from\s+\S+\s+import|import)\s[^(;\\]*$")
 
 def _imported(source: str) -> set[str]:
@@ -78,6 +78,7 @@ def _neighbours(path: str, size: int, changed: int) -> frozenset[str]:
     if depth > 1: source = re.sub(r"^(\s*from )\.(?=\w)", rf"\1{folder}.", source, flags=re.M).replace("from " + "." * depth, "from croissant.")
     return frozenset(f"{n}.py" for n in _imported(source) if (root()/f"{n}.py").is_file())
 
+# %% ../nbs/85_verify.ipynb #records
 def reached_by(
     stage: str, # A notebook, relative to the root
 ) -> list[str]: # Paths of modules, sorted

@@ -75,3 +75,14 @@ def load_benchmark():
             os.environ.clear(); os.environ.update(before)
             return module
         yield load
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium, without a screen; for tests marked `needs_browser`."
+    from chromium import CHROMIUM
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield b
+        b.close()

@@ -223,3 +223,10 @@ def harness_inside(mirror, cache):
         patch.chdir(mirror)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
         yield patch
+
+
+def task_manager():
+    "The harness's tasks that are ours, too, read from its own files; an index of all its files takes ten seconds."
+    import lm_eval.tasks
+    folder = Path(lm_eval.tasks.__file__).parent
+    return lm_eval.tasks.TaskManager(include_path=[folder/name for name in ("arc", "belebele", "french_bench", "hellaswag", "piqa", "sciq", "super_glue", "translation")], include_defaults=False)

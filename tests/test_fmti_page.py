@@ -1,7 +1,6 @@
 """The page of the indicators: every row as the table has it, every link leads somewhere, and it reads on a phone."""
 import ast
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from chromium import needs_browser
 
 from croissant.fmti.index import DISCLOSED, DOMAINS, PROOF_CLASSES, load_indicators
 from croissant.fmti.page import FIGURES, LATER, LIMITS, PAGE, ROOT, STORED, SUMS, TABLE, TONES, WHY, evidence_list, fmti_page, gathered, limits, paper_figure, unproved, write_fmti_page
@@ -22,9 +22,6 @@ from croissant.provenance import load_json, load_table, save_json, save_table
 from croissant.report import _STYLE, PALETTE
 from test_report import digits_in
 
-EXTRA = "not here; it is an extra: `pip install --no-deps --require-hashes -r requirements-serve.lock`"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-needs_browser = pytest.mark.skipif(not (importlib.util.find_spec("playwright") and CHROMIUM), reason=f"playwright or Chromium is {EXTRA}, and set CHROMIUM to the browser's path")
 VOID = {"meta", "br", "img", "link", "input", "hr", "source", "base"}
 WORDS = {"disclosed": "Disclosed", "machine_proved": "Machine-proved", "structural": "Structural", "asserted": "Asserted"}
 
@@ -314,15 +311,6 @@ def test_contrast_of_every_colour_that_the_style_uses(text):
 
 
 # --- a browser
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield b
-        b.close()
-
 
 @needs_browser
 @pytest.mark.parametrize("width,scheme", [(320, "light"), (390, "light"), (768, "dark"), (1101, "dark"), (1280, "light")])

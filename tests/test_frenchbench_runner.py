@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from frenchbench_mirror import harness_inside
+from frenchbench_mirror import harness_inside, task_manager
 
 from croissant.checkpoint import save_model
 from croissant.frenchbench.answers import median_of_means
@@ -55,7 +55,7 @@ def asked(peer, mirror, tmp_path_factory):
             return {"rouge1": median_of_means([scorer.score(r, p)["rouge1"].fmeasure for p, r in zip(predictions, references)])}
     with harness_inside(mirror, tmp_path_factory.mktemp("cache")) as patch:
         patch.setattr(metrics, "load", lambda *_, **__: Rouge())
-        yield {shots: lm_eval.simple_evaluate(peer, tasks=THEIRS, num_fewshot=shots, bootstrap_iters=0, log_samples=True, gen_kwargs="max_gen_toks=16", verbosity=None) for shots in (0, 5)}
+        yield {shots: lm_eval.simple_evaluate(peer, tasks=THEIRS, task_manager=task_manager(), num_fewshot=shots, bootstrap_iters=0, log_samples=True, gen_kwargs="max_gen_toks=16", verbosity=None) for shots in (0, 5)}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_stock_command_reads_our_task_files(peer, model, questions, tmp_path
     from lm_eval.tasks import TaskManager
     suites = {"accord": questions, "seul": [replace(q, task="seul", context="", choices=(f"Un {noun} est grand.", f"Un {noun} est grande."), gold=0) for q, noun in zip(questions, ("port", "pont", "chat"))]}   # other words than in `accord`: where the ids of two requests are the same as a whole and cut differently, the harness confuses them
     folder = write_harness_tasks(suites, tmp_path/"tâches")
-    found = lm_eval.simple_evaluate(peer, tasks=["croissant_lab"], task_manager=TaskManager(include_path=str(folder)), bootstrap_iters=0, log_samples=True, verbosity=None)
+    found = lm_eval.simple_evaluate(peer, tasks=["croissant_lab"], task_manager=TaskManager(include_path=str(folder), include_defaults=False), bootstrap_iters=0, log_samples=True, verbosity=None)
     means = []
     for name, items in suites.items():
         rows = answer(model, toy_tokenizer(), replace(CARD, name=name), items)

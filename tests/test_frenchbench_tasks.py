@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from frenchbench_mirror import harness_inside
+from frenchbench_mirror import harness_inside, task_manager
 from hub_imitation import imitate
 
 from croissant.frenchbench.tasks import GROUPS, TASKS, detokenize, find_tasks, fingerprint, load_items, load_rows, make_items
@@ -24,8 +24,7 @@ THEIRS = [n for n in TASKS if n not in OURS]
 @pytest.fixture(scope="module")
 def harness(mirror, tmp_path_factory):
     "Loads a task of `lm_eval` from the mirror."
-    from lm_eval.tasks import TaskManager
-    manager, loaded = TaskManager(), {}
+    manager, loaded = task_manager(), {}
     with harness_inside(mirror, tmp_path_factory.mktemp("cache")):
         def load(name):
             if name not in loaded: loaded[name] = manager.load([name])["tasks"][name]
@@ -95,7 +94,7 @@ def test_a_whole_run_of_the_harness_asks_the_same(harness, mirror):
         def generate_until(self, requests): self.asked += [r.args[:1] for r in requests]; return ["x"] * len(requests)
     names = ["french_bench_hellaswag", "french_bench_grammar", "sciq", "french_bench_fquadv2", "french_bench_opus_perplexity"]
     harness(names[0])                                                       # enters the mirror
-    simple_evaluate(Notes(), tasks=names, num_fewshot=3, limit=6, bootstrap_iters=0, verbosity=None)
+    simple_evaluate(Notes(), tasks=names, task_manager=task_manager(), num_fewshot=3, limit=6, bootstrap_iters=0, verbosity=None)
     ours = {(i.context, *([c] if i.choices else [])) for n in names for i in load_items(n, 3, limit=6, source=mirror, compat="harness") for c in i.choices or ("",)}
     assert set(Notes.asked) == ours and len(ours) > 60
 

@@ -1,4 +1,5 @@
 """Every notebook keeps the house rules; that it runs is for test_notebooks_{library,stages,figures}.py, a file for each core to take."""
+import ast
 import json
 import re
 from pathlib import Path
@@ -30,6 +31,18 @@ def test_stages_and_figures_are_thin(path):
     assert sum("parameters" in c["metadata"].get("tags", []) for c in cells) == 1, "exactly one cell is tagged `parameters`"
     assert not any(re.search(r"^\s*(def|class)\s", "".join(c["source"]), re.M) for c in cells), "definitions belong in the library"
     assert not any(c["outputs"] for c in cells), "a stage keeps no outputs: DVC hashes the file, its results are in reports/"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAME)
+def test_cells_fit_on_a_screen(path):
+    for source in code(path):
+        assert source.rstrip().count("\n") < 40, f"{source[:80]}...: cut it where a new idea begins; a class goes on in a class that inherits"
+
+
+def test_functions_are_short():
+    for path in sorted(p for folder in ("croissant", "tools", "tests", "benchmarks") for p in (ROOT/folder).rglob("*.py")):
+        for f in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef): assert f.end_lineno - f.lineno < 60, f"{path.relative_to(ROOT)}: {f.name}"
 
 
 def test_canonical_form():

@@ -1,8 +1,6 @@
 """The page, in a real browser: a message gets an answer, a text a translation, and nothing is asked of another machine."""
-import importlib.util
 import os
 import re
-import shutil
 import socket
 import sys
 import threading
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from chromium import CHROMIUM, EXTRA, has
 
 from croissant.checkpoint import save_model
 from croissant.model import toy_model
@@ -20,17 +19,12 @@ from croissant.page import LONGEST, WORDS, build_page, running, talker, translat
 from croissant.params import BadInput
 from croissant.tokenizer import toy_tokenizer
 
-EXTRA = "not here; it is an extra: `pip install --no-deps --require-hashes -r requirements-serve.lock`"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FR, EN = WORDS["fr"], WORDS["en"]
 GO_ON = threading.Event()
 
 
-def has(name): return importlib.util.find_spec(name) is not None
-
-
 needs_gradio = pytest.mark.skipif(not has("gradio"), reason=f"gradio is {EXTRA}")
-needs_browser = pytest.mark.skipif(not (has("gradio") and has("playwright") and CHROMIUM), reason=f"gradio, playwright or Chromium is {EXTRA}, and set CHROMIUM to the browser's path")
+needs_tab = pytest.mark.skipif(not (has("gradio") and has("playwright") and CHROMIUM), reason=f"gradio, playwright or Chromium is {EXTRA}")
 
 
 def parrot(messages, dials):
@@ -54,15 +48,6 @@ def upper(text, target):
 @pytest.fixture(scope="module")
 def url():
     with running(parrot, upper) as url: yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield b
-        b.close()
 
 
 @pytest.fixture
@@ -92,7 +77,7 @@ def steady(field, value):
     raise AssertionError(f"{value} did not stay")
 
 
-@needs_browser
+@needs_tab
 def test_a_message_gets_an_answer_and_the_seed_counts(tab, url):
     say(tab, "Où est l'été ?")
     tab.get_by_text("Coco dit « Où est l'été ? », graine 0, tour 1.").wait_for()
@@ -110,7 +95,7 @@ def test_a_message_gets_an_answer_and_the_seed_counts(tab, url):
     assert {urlsplit(u).netloc for u in tab.asked if not u.startswith(("data:", "blob:"))} == {urlsplit(url).netloc} and not tab.complaints
 
 
-@needs_browser
+@needs_tab
 def test_an_answer_streams_and_can_be_stopped(tab):
     GO_ON.clear()
     say(tab, "lent")
@@ -123,7 +108,7 @@ def test_an_answer_streams_and_can_be_stopped(tab):
     assert not tab.get_by_text("tour 1.").count()
 
 
-@needs_browser
+@needs_tab
 def test_translation_and_the_other_language(tab):
     tab.get_by_role("tab", name=FR["translate"]).click()
     tab.get_by_label(FR["source"]).fill("L'été est là.")
@@ -139,7 +124,7 @@ def test_translation_and_the_other_language(tab):
     tab.get_by_text("Coco dit « Hello », graine 0, tour 1.").wait_for()
 
 
-@needs_browser
+@needs_tab
 def test_a_translation_can_be_stopped(tab):
     GO_ON.clear()
     tab.get_by_role("tab", name=FR["translate"]).click()
@@ -168,7 +153,7 @@ def test_a_translation_comes_sentence_by_sentence():
     assert asked == ["Un."] and [*translating(Shouting())(text, "en")] == ["en UN. ", "en UN. en DEUX !", "en UN. en DEUX !\n\n\nen TROIS ?"]
 
 
-@needs_browser
+@needs_tab
 def test_the_policy_binds_the_browser(tab):
     "A script that would send something away, or load a picture from elsewhere, is stopped by the browser itself."
     port = listening()
@@ -229,7 +214,7 @@ def test_a_real_model_behind_it(tmp_path):
     with pytest.raises(BadInput, match=f"{LONGEST}"): list(turn(parrot, "é" * 5000, [], dials))
 
 
-@needs_browser
+@needs_tab
 def test_picture(browser):
     "Set PAGE_PICTURE to draw the page for the README; PAGE_CHAT and PAGE_TRANSLATE name folders with models, otherwise toys speak."
     out = os.environ.get("PAGE_PICTURE")

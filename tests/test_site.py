@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import lxml.html
 import pytest
+from chromium import needs_browser
 import yaml
 from fastcore.docments import docments
 
@@ -33,8 +33,6 @@ from site_graph import FAST, edges, layered, part_of, pipeline, reduced, short  
 from site_pages import Site, mathml  # noqa: E402
 from site_paper import mentioned, sections  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(not (importlib.util.find_spec("playwright") and CHROMIUM), reason="playwright or Chromium is not here; un-skip: install chromium, and `pip install --no-deps --require-hashes -r requirements-serve.lock`")
 SEEN = ["index.html", "nbs/30_model.html", "nbs/stages/50_evaluate.html", "nbs/figures/fig_loss.html", "nbs/tutorials/01_bonjour.html", "paper.html", "graph.html", "glossary.html", "reports/discrepancies.html"]
 
 
@@ -176,6 +174,15 @@ def test_reference_says_what_docments_says(source, module):
     assert rows and names
 
 
+@pytest.mark.parametrize("source,name,of_its_base", [("nbs/33_train_config.ipynb", "TrainConfig", "max_steps"), ("nbs/30_model.ipynb", "Llama", "body")])
+def test_reference_of_a_class_that_goes_on_from_another(source, name, of_its_base):
+    "Fields and methods of the private class before it count as its own; the private one is not named."
+    text, _ = reference(source)
+    shown = plain(re.search(rf"^.### `{name}` .*?(?=^.### |\Z)", text, re.S | re.M)[0])
+    public = getattr(importlib.import_module(f"croissant.{source.split('_', 1)[1].removesuffix('.ipynb')}"), name)
+    assert of_its_base in shown and public.__base__.__name__.startswith("_") and public.__base__.__name__ not in shown
+
+
 # --- the pipeline
 
 def test_graph_has_every_stage_once_with_its_hashes(site, pages):
@@ -260,15 +267,6 @@ def served(site):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield b
-        b.close()
 
 
 def window(browser, width, scheme):

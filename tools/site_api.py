@@ -15,13 +15,24 @@ def comments(source):
     return {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
 
 
-def exported(source):
-    "The public definitions of a notebook, in order: syntax tree, comments, the cell they stand in."
+def definitions(source):
+    "All definitions of a notebook, in order: syntax tree, comments, the cell they stand in."
     for cell in read_json(source)["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] != "code" or not re.search(r"^#\|\s*export", text, re.M): continue
         for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"): yield node, comments(text), cell["id"]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef): yield node, comments(text), cell["id"]
+
+
+def exported(source):
+    "The public ones."
+    return [d for d in definitions(source) if not d[0].name.startswith("_")]
+
+
+def members(node, said, private):
+    "What stands in a class, and in the private ones of its notebook from which it goes on; beside it the comments of its cell."
+    bases = [b.id for b in node.bases if isinstance(b, ast.Name) and b.id in private]
+    return [m for b in bases for m in members(*private[b][:2], private)] + [(m, said) for m in node.body]
 
 
 def name_of(node):
@@ -56,9 +67,14 @@ def listed(rows, first):
     return f'<div class="scroll" tabindex="0"><table class="api"><thead><tr><th>{first}</th><th>type</th><th>default</th><th>meaning</th></tr></thead><tbody>\n{body}</tbody></table></div>'
 
 
-def signature(node, name):
+def bases_of(node, private):
+    "The public classes that it inherits from."
+    return [n for b in node.bases for n in (bases_of(private[b.id][0], private) if isinstance(b, ast.Name) and b.id in private else [ast.unparse(b)])]
+
+
+def signature(node, name, private=()):
     if isinstance(node, ast.ClassDef):
-        bases = ", ".join(ast.unparse(b) for b in node.bases)
+        bases = ", ".join(bases_of(node, private))
         return f"class {name}({bases})" if bases else f"class {name}"
     args = [p for p in (*node.args.posonlyargs, *node.args.args)]
     line = f"{name}({ast.unparse(node.args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
@@ -74,13 +90,15 @@ def signature(node, name):
 def reference(source):
     "The section `Reference` of a page, and the names in it."
     parts, names = [], []
+    private = {d[0].name: d for d in definitions(source) if isinstance(d[0], ast.ClassDef) and d[0].name.startswith("_")}
     for node, said, cell in exported(source):
         name = name_of(node)
         names.append((name, ast.get_docstring(node) or ""))
         if isinstance(node, ast.ClassDef):
-            fields = [(f.target.id, f.annotation, f.value, said.get(f.end_lineno, "")) for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")]
-            methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef) and (not m.name.startswith("_") or m.name in ("__init__", "__call__"))]
-            more = listed(fields, "field") + "".join(f'<div class="method">{code(signature(m, f"{name}.{m.name}"))}<p>{words(ast.get_docstring(m))}</p>{listed(parameters(m, said, True), "parameter") if any(r[3] for r in parameters(m, said, True)) else ""}</div>' for m in methods)
+            inside = members(node, said, private)
+            fields = [(f.target.id, f.annotation, f.value, c.get(f.end_lineno, "")) for f, c in inside if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")]
+            methods = [(m, c) for m, c in inside if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef) and (not m.name.startswith("_") or m.name in ("__init__", "__call__"))]
+            more = listed(fields, "field") + "".join(f'<div class="method">{code(signature(m, f"{name}.{m.name}"))}<p>{words(ast.get_docstring(m))}</p>{listed(parameters(m, c, True), "parameter") if any(r[3] for r in parameters(m, c, True)) else ""}</div>' for m, c in methods)
         else: more = listed(parameters(node, said), "parameter")
-        parts.append(heading(3, f"`{name}`", name) + f'<div class="ref">\n{code(signature(node, name))}<p>{words(ast.get_docstring(node))} <a class="soft" href="#cell-{esc(cell)}">its code</a></p>{more}\n</div>')
+        parts.append(heading(3, f"`{name}`", name) + f'<div class="ref">\n{code(signature(node, name, private))}<p>{words(ast.get_docstring(node))} <a class="soft" href="#cell-{esc(cell)}">its code</a></p>{more}\n</div>')
     return (heading(2, "Reference", "reference") + "\n\n".join(parts) if parts else ""), names

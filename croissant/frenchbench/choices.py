@@ -96,9 +96,9 @@ def onednn_is_quicker() -> bool: # Whether to ask for it
     info = Path("/proc/cpuinfo")
     return not (torch.backends.mkl.is_available() and info.is_file() and "GenuineIntel" in info.read_text())
 
-# %% ../../nbs/66_frenchbench.choices.ipynb #llama-reader
-class LlamaReader:
-    "A plain Llama, ours or that of `transformers`, whose layers have the same names: a reader of trees that saves work in the last layer too."
+# %% ../../nbs/66_frenchbench.choices.ipynb #llama-reader-base
+class _LlamaHead:
+    "What a reader needs of a Llama: its angles, and how it multiplies."
     trees = True
     def __init__(self,
         model: Any, # In any precision
@@ -110,6 +110,17 @@ class LlamaReader:
         self.size = c.head_size if isinstance(model, Llama) else c.head_dim
         self.angles = rope_table(0, self.positions, self.size, c.rope_theta if isinstance(model, Llama) else c.rope_parameters["rope_theta"], self.device)
 
+    def _map(self, f: Any, x: Tensor) -> Tensor: return _onednn(x, f.weight) if self.onednn and f.bias is None else f(x)
+
+    def logits(self,
+        states: Tensor, # (R, C)
+    ) -> Tensor: # (R, V), float32
+        "What follows each state."
+        return self._map(self.model.lm_head, states).float()
+
+# %% ../../nbs/66_frenchbench.choices.ipynb #llama-reader
+class LlamaReader(_LlamaHead):
+    "A plain Llama, ours or that of `transformers`, whose layers have the same names: a reader of trees that saves work in the last layer too."
     def states(self,
         ids: Tensor, # (B, T)
         at: Tensor, # (B, T) positions
@@ -139,17 +150,9 @@ class LlamaReader:
             x = x + self._map(m.down_proj, F.silu(self._map(m.gate_proj, h)) * self._map(m.up_proj, h))
         return body.norm(x), kept
 
-    def _map(self, f: Any, x: Tensor) -> Tensor: return _onednn(x, f.weight) if self.onednn and f.bias is None else f(x)
-
-    def logits(self,
-        states: Tensor, # (R, C)
-    ) -> Tensor: # (R, V), float32
-        "What follows each state."
-        return self._map(self.model.lm_head, states).float()
-
-# %% ../../nbs/66_frenchbench.choices.ipynb #foreign
-class TransformersReader:
-    "Any causal model of `transformers`; one that cannot read trees is read sequence by sequence, with a warning."
+# %% ../../nbs/66_frenchbench.choices.ipynb #foreign-base
+class _ForeignHead:
+    "What a reader needs to know of a model that is not ours, and its head."
     def __init__(self,
         model: Any, # A causal model in evaluation mode
         onednn: bool = False, # See `LlamaReader`; other models do not know it
@@ -171,6 +174,16 @@ class TransformersReader:
             self.trees, self.head = False, None
             warnings.warn(f"{type(model).__name__} cannot read trees ({why[:200]}): every choice is read by itself, several times slower, with the same scores", stacklevel=3)
 
+    def logits(self,
+        states: Tensor, # (R, C)
+    ) -> Tensor: # (R, V), float32
+        "What follows each state."
+        if self.inner is not None: return self.inner.logits(states)
+        return (self.head(states) if self.head is not None else states).float()
+
+# %% ../../nbs/66_frenchbench.choices.ipynb #foreign
+class TransformersReader(_ForeignHead):
+    "Any causal model of `transformers`; one that cannot read trees is read sequence by sequence, with a warning."
     def states(self,
         ids: Tensor, # (B, T)
         at: Tensor, # (B, T) positions
@@ -196,16 +209,9 @@ class TransformersReader:
         out = model(input_ids=ids, attention_mask=bias.expand(len(ids), -1, -1, -1), position_ids=at.expand(ids.shape), past_key_values=cache, use_cache=cache is not None)
         return (out.last_hidden_state if self.head is not None else out.logits), [(layer.keys, layer.values) for layer in cache.layers] if keep else []
 
-    def logits(self,
-        states: Tensor, # (R, C)
-    ) -> Tensor: # (R, V), float32
-        "What follows each state."
-        if self.inner is not None: return self.inner.logits(states)
-        return (self.head(states) if self.head is not None else states).float()
-
 # %% ../../nbs/66_frenchbench.choices.ipynb #probe
 @torch.inference_mode()
-def _probe(reader: TransformersReader, vocab_size: int) -> str:
+def _probe(reader: Any, vocab_size: int) -> str:
     "Why the model cannot read trees; empty if it can. On the way, find out whether its head is one matrix and no more."
     trunk, long, short = ([int(i) for i in np.arange(a, b) * 7 % vocab_size] for a, b in ((1, 5), (5, 8), (8, 10)))
     plain = [reader.model(input_ids=torch.tensor([trunk + branch], device=reader.device)).logits[0].float() for branch in (long, short)]

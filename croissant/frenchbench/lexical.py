@@ -247,9 +247,9 @@ def _one_word(a: str, b: str) -> bool:
     changed = [(re.sub(r"[\W_]+", "", v).lower(), re.sub(r"[\W_]+", "", w).lower()) for v, w in zip(x, y) if v != w]
     return len(x) == len(y) and len(changed) == 1 and changed[0][0] != changed[0][1]
 
-# %% ../../nbs/67_frenchbench.lexical.ipynb #materials
-class Materials:
-    "The corpus and the packages from which suites are made."
+# %% ../../nbs/67_frenchbench.lexical.ipynb #materials-base
+class _Texts:
+    "The corpus, and the two lexicons."
     def __init__(self,
         corpus: Path|str = "artifacts/corpus", # Whose validation and test splits are asked about
         exams: Path|str = "exams", # Packages of `exams.csv`
@@ -275,6 +275,9 @@ class Materials:
         check_archive(package, package.path(self.data))
         return first_senses(members(package.path(self.data), r"/(index|data)\.(noun|verb|adj|adv)$"))
 
+# %% ../../nbs/67_frenchbench.lexical.ipynb #materials
+class Materials(_Texts):
+    "The corpus and the packages from which suites are made."
     def control(self, task: str, n: int, seed: int) -> list[LabItem]:
         package, lines = self._questions(task)
         return control(task, lines, n, seed, f"{package.package}@{package.version}", package.licence)

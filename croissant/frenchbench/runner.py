@@ -51,9 +51,9 @@ def item_digest(
     asked = [task.kind, item.context, item.choices, *more.get(task.kind, [])]
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()[:16]
 
-# %% ../../nbs/68_frenchbench.runner.ipynb #store
-class Answers:
-    "The answers of one model to one task, in a file of JSON lines; a file of another model or a damaged one raises `BadInput`."
+# %% ../../nbs/68_frenchbench.runner.ipynb #store-base
+class _AnswerFile:
+    "A file of answers that says whose they are."
     def __init__(self,
         path: Path|str|None, # The file, made if it is not there; none: nothing is kept
         identity: Mapping[str, Any], # Of the model, see `model_identity`, and how it is asked
@@ -82,6 +82,9 @@ class Answers:
             f.write("".join(line + "\n" for line in lines))
             f.flush(); os.fsync(f.fileno())
 
+# %% ../../nbs/68_frenchbench.runner.ipynb #store
+class Answers(_AnswerFile):
+    "The answers of one model to one task, in a file of JSON lines; a file of another model or a damaged one raises `BadInput`."
     def add(self,
         rows: Sequence[Mapping[str, Any]], # Each with `id` and `item`, its digest
     ) -> None:
