@@ -16,7 +16,7 @@ import torch
 
 from .footprint import DEFINITIONS, energy, memory, paper_flops, training_flops_per_token, utilisation
 from .model import PRESETS, ROWS, Llama, ModelConfig, count_parameters
-from .params import BadInput, from_dict, load_params, root
+from .params import BadInput, from_dict, load_params, load_yaml, root
 from .provenance import fact
 from .trainer import TrainConfig, is_due
 
@@ -163,11 +163,10 @@ def load_run(
     name: str = "paper", # `NAME` for params.NAME.yaml in the repository, or the path of a YAML file
 ) -> Run: # Checked
     "Read a run's file; an unknown, missing, mistyped or contradictory value raises `BadInput`."
-    import yaml
     file = name if name.endswith((".yaml", ".yml")) else f"params.{name}.yaml"
     if not (root()/file).is_file(): raise BadInput(f"cluster {name!r}: there is no {file}; copy params.paper.yaml to it and change what differs, or give the path of such a file")
     found = {s: load_params(s, file) for s in ("train", "mixture", "profile", "cluster", "launch")}
-    for key in yaml.safe_load((root()/file).read_text(encoding="utf-8")):
+    for key in load_yaml(root()/file):
         if key not in found: raise BadInput(f"{file}: unknown section {key!r}; known: {', '.join(found)}")
     for k in _SHARED:
         if k in found["profile"]: raise BadInput(f"{file}: profile: {k} belongs to the section train, where the trainer reads it; move it there")

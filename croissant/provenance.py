@@ -9,11 +9,12 @@ __all__ = ['sha256', 'replacing', 'save_json', 'load_json', 'save_table', 'load_
 # %% ../nbs/01_provenance.ipynb #imports
 import ast, csv, hashlib, json, math, os, re, tempfile
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
-from .params import BadInput, root
+from .params import BadInput, load_yaml, root
 
 # %% ../nbs/01_provenance.ipynb #hash
 def sha256(
@@ -132,6 +133,7 @@ def check_manifest(
     return manifest
 
 # %% ../nbs/01_provenance.ipynb #reach
+@cache
 def _imports(source: str) -> set[str]:
     "Names of `croissant` modules imported anywhere in Python source, as paths such as `frenchbench/suites`."
     found: set[str] = set()
@@ -254,12 +256,11 @@ def dvc_md5(
 
 def tracked_paths() -> list[dict[str, str]]: # Rows of `path`, `md5`, `stage`, `role` (`input` or `output`)
     "Every path that `data.dvc` and `dvc.lock` pin, with the hash they record."
-    import yaml
     rows = []
     pinned = root()/"data.dvc"
-    if pinned.is_file(): rows += [{"path": o["path"], "md5": o["md5"], "stage": "data.dvc", "role": "input"} for o in yaml.safe_load(pinned.read_text())["outs"]]
+    if pinned.is_file(): rows += [{"path": o["path"], "md5": o["md5"], "stage": "data.dvc", "role": "input"} for o in load_yaml(pinned)["outs"]]
     lock = root()/"dvc.lock"
-    for name, s in (yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}).items():
+    for name, s in (load_yaml(lock)["stages"] if lock.is_file() else {}).items():
         for role, key in (("input", "deps"), ("output", "outs")):
             rows += [{"path": d["path"], "md5": d["md5"], "stage": name, "role": role} for d in s.get(key, [])]
     return rows

@@ -1,6 +1,8 @@
 """One thread each, no display, no network: what holds here holds on a laptop on a train."""
 import importlib.util
 import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -44,6 +46,22 @@ def _stages_in_this_process():
     from in_process import execute_notebook
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(papermill, "execute_notebook", execute_notebook)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_toy_world(tmp_path_factory, worker_id):
+    "The toy world of evidence takes half a minute to make: one for all the processes of a session, by whichever needs it first."
+    import croissant.fmti.world as world
+    from filelock import FileLock
+    make, shared = world._made, tmp_path_factory.getbasetemp()
+    if worker_id != "master": shared = shared.parent   # of all workers
+    def made():
+        with FileLock(shared/"world.lock"):
+            if not (shared/"world").is_dir(): shutil.copytree(make().name, shared/"world.part"); (shared/"world.part").rename(shared/"world")
+        return SimpleNamespace(name=str(shared/"world"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "_made", made)
         yield
 
 

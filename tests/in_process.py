@@ -23,7 +23,7 @@ def execute_notebook(source, out, parameters=None, cwd=None, **_):
     os.chdir(cwd or folder)
     try:
         with plt.rc_context():
-            shell = CaptureShell(mpl_format="png")
+            shell = CaptureShell(mpl_format=None)   # `save_figure` draws, and that is enough: nobody sees what is shown here
             live = dict2nb(nbformat.from_dict(nb))
             for i, (cell, kept) in enumerate(zip(live.cells, nb.cells)):
                 shell.cell(cell)

@@ -5,19 +5,19 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from croissant.claims import verify_claims
 from croissant.fmti.checks import STAGES as STAGES_TABLE
 from croissant.fmti.pipeline import pipeline, stages
 from croissant.fmti.records import load_records
+from croissant.params import load_yaml
 from croissant.provenance import load_table, modules_reached
 
 ROOT = Path(__file__).resolve().parents[1]
-DVC = yaml.safe_load((ROOT/"dvc.yaml").read_text(encoding="utf-8"))["stages"]
-DVC |= {f"full/{name}": s for name, s in yaml.safe_load((ROOT/"full/dvc.yaml").read_text(encoding="utf-8"))["stages"].items()}   # the larger corpus, beside the pipeline
-PARAMS = yaml.safe_load((ROOT/"params.yaml").read_text(encoding="utf-8"))
-SMOKE = yaml.safe_load((ROOT/"params.smoke.yaml").read_text(encoding="utf-8"))
+DVC = load_yaml(ROOT/"dvc.yaml")["stages"]
+DVC |= {f"full/{name}": s for name, s in load_yaml(ROOT/"full/dvc.yaml")["stages"].items()}   # the larger corpus, beside the pipeline
+PARAMS = load_yaml(ROOT/"params.yaml")
+SMOKE = load_yaml(ROOT/"params.smoke.yaml")
 STAGES = sorted(DVC)
 
 

@@ -21,6 +21,7 @@ from ..checkpoint import load_checkpoint
 from .checks import METRICS, MODEL, Absent, Clash, Gap, check, manifest
 from .weights import opened
 from ..generate import generate
+from ..params import load_yaml
 from ..provenance import load_json, load_table, sha256
 
 # %% ../../nbs/77_fmti.evaluations.ipynb #evaluation
@@ -177,8 +178,7 @@ def written_again(
     seeds: list[int], # Of the samples
 ) -> dict[int, str]: # Seed -> how it begins
     "Write the beginning of samples again; one that comes out otherwise, or does not exist, raises `Clash`."
-    import yaml
-    s = yaml.safe_load((base/"params.yaml").read_text(encoding="utf-8"))["samples"]
+    s = load_yaml(base/"params.yaml")["samples"]
     rows = {r["seed"]: r for r in load_table(base/SAMPLES)}
     manifest(base, MODEL)
     stamp, found = sha256(base/MODEL/"manifest.json"), {}

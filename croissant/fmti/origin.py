@@ -17,7 +17,7 @@ from ..corpus import make_record
 from ..filters import Rules, mask_personal, screen
 from .checks import CORPUS, METRICS, Clash, agree, check, value
 from .corpus import FACTS, facts, pins, survey
-from ..params import from_dict
+from ..params import from_dict, load_yaml
 from ..provenance import load_table, save_table
 from ..search import search_corpus
 
@@ -97,8 +97,7 @@ def mitigations_for_privacy(base: Path) -> dict[str, Any]:
 
 def _rules(base: Path) -> Rules:
     "The thresholds of `params.yaml`."
-    import yaml
-    settings = yaml.safe_load((base/"params.yaml").read_text(encoding="utf-8"))["corpus"]
+    settings = load_yaml(base/"params.yaml")["corpus"]
     return from_dict(Rules, {k: v for k, v in settings.items() if k in Rules.__dataclass_fields__})
 
 # %% ../../nbs/74_fmti.origin.ipynb #harm

@@ -11,17 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .checks import STAGES, Clash
-from ..params import root
+from ..params import load_yaml, root
 from ..provenance import load_table
 
 # %% ../../nbs/72_fmti.pipeline.ipynb #plumbing
 @lru_cache(maxsize=8)
 def _parsed(path: Path, size: int, changed: int) -> dict[str, Any]:
     "The stages of a `dvc.yaml`; size and time notice another text."
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    return load_yaml(path)["stages"]
 
 def pipeline(
     base: Path|None = None, # Folder with `dvc.yaml`

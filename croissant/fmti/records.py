@@ -6,7 +6,7 @@
 __all__ = ['CLAIMS', 'SCHEMA', 'FIRST', 'LAST', 'slots', 'rendered', 'load_records']
 
 # %% ../../nbs/72_fmti.records.ipynb #imports
-import json, string
+import copy, json, string
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,14 @@ FIRST, LAST = 1, 100
 @lru_cache(maxsize=8)
 def _validator(text: str) -> Any: return jsonschema.Draft202012Validator(json.loads(text))
 
-def _parse(path: Path, validator: Any) -> dict[str, Any]:
-    "One record, valid."
-    try: record = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise BadInput(f"{path.name}: not YAML ({str(e).splitlines()[0]}); restore it (`git checkout`)") from None
-    if wrong := sorted(validator.iter_errors(record), key=lambda e: list(map(str, e.path))):
-        raise BadInput(f"{path.name}: {'/'.join(map(str, wrong[0].path)) or 'the record'}: {wrong[0].message[:160]}; see {SCHEMA}")
-    if path.stem.split("-")[0] != record["id"].split("-")[-1]: raise BadInput(f"{path.name}: the record says {record['id']}; rename the file or mend the id")
+@lru_cache(maxsize=1000)
+def _parse(name: str, data: bytes, schema: str) -> dict[str, Any]:
+    "One record, valid; the same bytes are read once."
+    try: record = yaml.load(data.decode("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise BadInput(f"{name}: not YAML ({str(e).splitlines()[0]}); restore it (`git checkout`)") from None
+    if wrong := sorted(_validator(schema).iter_errors(record), key=lambda e: list(map(str, e.path))):
+        raise BadInput(f"{name}: {'/'.join(map(str, wrong[0].path)) or 'the record'}: {wrong[0].message[:160]}; see {SCHEMA}")
+    if name.removesuffix(".yaml").split("-")[0] != record["id"].split("-")[-1]: raise BadInput(f"{name}: the record says {record['id']}; rename the file or mend the id")
     slots(record["claim"])
     return record
 
@@ -60,8 +61,8 @@ def load_records(
     base = Path(base or root())
     folder = base/CLAIMS if edition == "1.0" else base/CLAIMS/edition
     if not (base/SCHEMA).is_file(): raise BadInput(f"{SCHEMA}: no such file; restore it (`git checkout {SCHEMA}`)")
-    validator = _validator((base/SCHEMA).read_text(encoding="utf-8"))
-    found = [r | {"number": int(r["id"].split("-")[-1])} for r in (_parse(p, validator) for p in sorted(folder.glob("*.yaml")))]
+    schema = (base/SCHEMA).read_text(encoding="utf-8")
+    found = [copy.deepcopy(r) | {"number": int(r["id"].split("-")[-1])} for r in (_parse(p.name, p.read_bytes(), schema) for p in sorted(folder.glob("*.yaml")))]
     numbers = [r["number"] for r in found]
     if other := [r["id"] for r in found if r["edition"] != edition]: raise BadInput(f"{folder.name}: {other[0]} is of another edition")
     if edition == "1.0" and numbers != list(range(FIRST, LAST + 1)):

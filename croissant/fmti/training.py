@@ -19,6 +19,7 @@ from .checks import METRICS, MODEL, SHARDS, STAGES, TRAINING, Clash, agree, chec
 from .pipeline import imports, reaches_out, stages
 from .vandal import append
 from ..model import ModelConfig, count_parameters, flops_per_token
+from ..params import load_yaml
 from ..provenance import load_json, load_table
 from ..train_config import TrainConfig
 from ..trainer import train
@@ -140,8 +141,7 @@ def begun_again(
        (f"{MODEL}/manifest.json#/run/train.seed", 912), (f"{MODEL}/manifest.json#/run/train.batch_size", 9))
 def compute_hardware(base: Path) -> dict[str, Any]:
     "Cores in the record of the run, in the settings and in the estimate of energy; with them and no accelerator the first steps come out again."
-    import yaml
-    settings = yaml.safe_load((base/"params.yaml").read_text(encoding="utf-8"))["train"]
+    settings = load_yaml(base/"params.yaml")["train"]
     assumed = inspect.signature(lab_footprint).parameters["cores"].default
     threads = agree("cores", load_json((base/METRICS/"training.json").resolve())["threads"], settings["threads"], assumed)
     told, made = load_table(base/"reports/tables/training_curve.csv")[:FIRST_STEPS], begun_again(base, threads)

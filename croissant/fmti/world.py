@@ -29,7 +29,7 @@ from ..harm import beginnings, difference, insulting, insults, leak, mean_exposu
 from ..model import count_parameters, flops_per_token, toy_model
 from ..model_card import CARD, model_card
 from ..packing import pack_corpus
-from ..params import root
+from ..params import load_yaml, root
 from ..provenance import load_table, replacing, save_json, save_table, sha256
 from ..sft import SftConfig, sft
 from ..tokenizer import toy_tokenizer
@@ -113,8 +113,7 @@ def _numbers(base: Path, rows: list[dict[str, Any]], model: Any) -> None:
 
 def _samples(base: Path) -> None:
     "What the toy model writes, with the settings of the repository."
-    import yaml
-    s = yaml.safe_load((base/"params.yaml").read_text(encoding="utf-8"))["samples"]
+    s = load_yaml(base/"params.yaml")["samples"]
     model, tokenizer = load_checkpoint(base/MODEL)
     prompts = ["Le chat", "La porte", "Le chien", "Les livres", "La maison", "Le jardin"]
     save_table([{"prompt": p, "seed": i, "continuation": "".join(generate(model, tokenizer, p, seed=i, max_new_tokens=s["max_tokens"], **{k: s[k] for k in ("temperature", "top_k", "top_p")}))}
