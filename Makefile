@@ -19,7 +19,7 @@ coverage:         ## the same with a count of the lines that run, which doubles 
 	@$(RUN) python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=92 tests
 retrain:          ## the same from raw data: corpus, tokenizer, model, report
 	@$(RUN) python tools/repro.py --retrain
-finetune:         ## the same for what is made from the released model: translator and chat model
+finetune:         ## the same for what is made from the released model: translator, chat model, and its twins
 	@$(RUN) python tools/repro.py --finetune
 studies:          ## the same for the studies: ladder of sizes and mixtures, data choices, vocabularies, optimisers, schedules
 	@$(RUN) python tools/repro.py --studies

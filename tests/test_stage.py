@@ -225,7 +225,7 @@ def test_repro_builds_only_what_is_not_up_to_date(repro, clean, again, monkeypat
     monkeypatch.setattr(repro, "verification", lambda: 1)
     assert repro.main(again) == 1
     done = [" ".join(c) for c in calls]
-    released, finetuned, studies = ["train_tokenizer", "pretrain"], ["translate", "chat"], repro.STUDIES
+    released, finetuned, studies = ["train_tokenizer", "pretrain"], ["translate", "chat", "twins"], repro.STUDIES
     restored = {"retrain": studies, "finetune": released + studies, "studies": released + finetuned}.get(again, [] if clean else released + finetuned + studies)
     assert [d for d in done if " pull " in d] == ([f"dvc pull -q {' '.join(restored)}"] if restored else []) and ("dvc repro" in done) == bool(restored)
     assert [d for d in done if "--force" in d] == [f"dvc repro --force --single-item {s}" for s in {"retrain": released + finetuned, "finetune": finetuned, "studies": studies}.get(again, [])]

@@ -7,15 +7,13 @@ with --finetune only the translator and the chat model are, with --studies the s
 All note each stage that they have made again, so the same command continues after a stop; a run within a stage continues, too.
 Exit status: 0 well, 1 a check failed, 2 wrong input, 130 stopped with Ctrl-C, else that of the command that failed.
 """
-import argparse, shutil, signal, subprocess, sys, threading, time
+import argparse, itertools, shutil, signal, subprocess, sys, threading, time
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 RELEASED = ["train_tokenizer", "pretrain"]     # stages whose outputs .dvcstore/ holds
-FINETUNED = ["translate", "chat"]              # the same, of models made from the released one; --finetune makes them again
+FINETUNED = ["translate", "chat", "twins"]     # the same, of models made from the released one; --finetune makes them again
 STUDIES = ["language_balance", "vocabulary_size", "compare_optimizers", "ladder", "foretell", "ladder_held_out", "ablations", "compare_schedules"]   # the same; --retrain restores them, --studies makes them again
 REBUILT = ["build_corpus"]                     # made of other people's text: rebuilt, never stored
 
@@ -40,10 +38,17 @@ def run(*cmd, again="Running the same command again continues from here."):
     "Run a command. Ctrl-C reaches it without our help: wait until it has saved, then pass its status on."
     pressed = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))   # a handler, not SIG_IGN: the child must not inherit deafness
-    try: code = subprocess.Popen(cmd, cwd=ROOT).wait()
+    try: code = ended(subprocess.Popen(cmd, cwd=ROOT), "-q" in cmd)
     finally: signal.signal(signal.SIGINT, before)
     if pressed: raise Stopped(f"stopped with Ctrl-C. {again}", 130)
     if code: raise Stopped(f"stopped: `{' '.join(cmd)}` ended with status {code}; the message above says why. {again}", code if code > 0 else 128 - code)
+
+
+def ended(child, quiet):
+    "The status of a child; while a quiet one works, a line every two minutes says so."
+    for minutes in itertools.count(2, 2):
+        try: return child.wait(120 if quiet else None)
+        except subprocess.TimeoutExpired: print(f"   ... at work for {minutes} minutes; Ctrl-C stops it, and nothing that is finished is lost", flush=True)
 
 
 def dvc(*args, **more):
@@ -57,7 +62,8 @@ def up_to_date():
 
 def outputs(stage):
     "Path -> hash of a stage's outputs, as dvc.lock records them."
-    lock = yaml.safe_load((ROOT/"dvc.lock").read_text(encoding="utf-8"))
+    from croissant.params import load_yaml
+    lock = load_yaml(ROOT/"dvc.lock")
     return {o["path"]: o["md5"] for o in lock["stages"].get(stage, {}).get("outs", [])}
 
 
@@ -143,6 +149,7 @@ def verification():
 
 def main(again=""):
     "Reproduce; `again` is retrain, finetune or studies. The exit status."
+    from croissant.params import load_yaml
     from croissant.provenance import dvc_md5
     ahead = threading.Thread(target=load_ahead, daemon=True)
     ahead.start()
@@ -150,7 +157,7 @@ def main(again=""):
     clock.next("source packages")
     for tier, folder in (("lab", "data"), ("peers", "peers"), ("exams", "exams")):
         run(sys.executable, "-m", "croissant.cli", "fetch", "--tier", tier)
-        pinned = yaml.safe_load((ROOT/f"{folder}.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+        pinned = load_yaml(ROOT/f"{folder}.dvc")["outs"][0]["md5"]
         if dvc_md5(ROOT/folder) != pinned:
             raise Stopped(f"stopped: {folder}/ is not what {folder}.dvc pins, though each listed package is; is there another file in it? Move it away and run again.", 2)
     clock.next("stages")
