@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import EXHAUSTIVE
 from hypothesis import given, settings, strategies as st
 
 from croissant.batch import Reply, _batches, _Rows, _Text, generate_batch
@@ -51,11 +52,11 @@ def alone(model, tokenizer, prompt, **dials):
     {"temperature": 1., "stop": ["e", "é"]}, {"temperature": 0, "stop": "la"}])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_row_is_what_it_would_be_alone(model, tokenizer, dials, cached):
-    for start in (0, 40, 123456789):
+    for start in (0, 40, 123456789) if EXHAUSTIVE else (0, 123456789):
         seeds = [start + n for n in range(len(TEXTS))]
         found = generate_batch(model, tokenizer, TEXTS, 30, seeds=seeds, **dials)
         assert found == [alone(model, tokenizer, t, max_new_tokens=30, seed=s, cached=cached, **dials) for t, s in zip(TEXTS, seeds)]
-        if not cached: break
+        if not cached or dials["temperature"] == 0: break   # the likeliest piece asks no seed
 
 
 def test_grouped_queries_and_bfloat16(tokenizer):

@@ -1,5 +1,6 @@
 "The ledger of claims: its form, its verdicts, and that a changed number changes them."
 import csv, re, shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ ARITHMETIC = [r for r in CHECKED if "metric:" not in r["check"] + r["reported"]]
 PRINTED = [r for r in ARITHMETIC if re.fullmatch(r"\{(facts|table):[^{}]*\}", r["reported"])]
 HOLDS = {"verified", "transcribed"}
 name = lambda r: r["id"]
+
+
+@cache
+def judged(): return C.verify_claims(HERE)
+
+
+@cache
+def page(): return F.discrepancies_page(HERE)
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +71,19 @@ def test_ledger_is_large_and_well_formed():
 
 
 def test_every_expectation_holds():
-    rows = C.verify_claims(HERE)
+    rows = judged()
     assert [r["id"] for r in rows if r["changed"]] == []
     assert all("{" not in r["claim"] for r in rows)
 
 
 def test_evidence_names_files_and_digests():
-    for r in C.verify_claims(HERE):
+    for r in judged():
         if r["recomputed"] == "": continue
         for e in r["evidence"].split("; "): assert re.fullmatch(r"[\w./]+@[0-9a-f]{64}", e), r["id"]
 
 
 def test_two_copies_of_one_number_verify_nothing():
-    counts = C.count_claims(C.verify_claims(HERE))
+    counts = C.count_claims(judged())
     assert counts["total"] == len(LEDGER) == sum(counts[v.replace(" ", "_")] for v in C.VERDICTS)
     assert counts["transcribed"] == counts["status_transcription"] > 0
     computed = [r for r in LEDGER if r["expected"] == "verified"]
@@ -266,22 +275,22 @@ def test_the_findings_are_those_a_reviewer_should_see_first():
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=name)
 def test_each_finding_is_on_the_page_with_its_arithmetic(finding):
-    page, judged = F.discrepancies_page(HERE), {r["id"]: r for r in C.verify_claims(HERE)}
-    part = page.partition(f'<a id="{finding["id"]}"></a>')[2].partition("<a id=")[0]
+    verdicts = {r["id"]: r for r in judged()}
+    part = page().partition(f'<a id="{finding["id"]}"></a>')[2].partition("<a id=")[0]
     assert finding["title"] in part and "A reading that would reconcile it" in part
     ids = finding["claims"].split()
-    assert any(judged[i]["verdict"] in ("discrepant", "not reproducible") or i == "rerun-hellaswag-fr-normalised" for i in ids), "no row of the ledger says so"
+    assert any(verdicts[i]["verdict"] in ("discrepant", "not reproducible") or i == "rerun-hellaswag-fr-normalised" for i in ids), "no row of the ledger says so"
     for i in ids:
         rows = part.partition(f"**`{i}`**")[2].partition("**`")[0]
-        assert judged[i]["locator"] in rows and f"| verdict | {judged[i]['verdict']} |" in rows and f"croissant verify --claim {i}" in rows
-        if judged[i]["recomputed"] != "": assert re.search(rf"\| (printed|from printed numbers|compared with) \| {re.escape(judged[i]['reported_value'])}", rows) and "| formula |" in rows and "| apart |" in rows
+        assert verdicts[i]["locator"] in rows and f"| verdict | {verdicts[i]['verdict']} |" in rows and f"croissant verify --claim {i}" in rows
+        if verdicts[i]["recomputed"] != "": assert re.search(rf"\| (printed|from printed numbers|compared with) \| {re.escape(verdicts[i]['reported_value'])}", rows) and "| formula |" in rows and "| apart |" in rows
         else: assert "| note |" in rows
 
 
 def test_every_discrepant_claim_is_on_the_page(found):
-    page = F.discrepancies_page(found)
-    assert page == F.discrepancies_page(HERE) == (HERE/F.PAGE).read_text(encoding="utf-8"), "run `dvc repro discrepancies`"
-    assert all(f"**`{r['id']}`**" in page for r in LEDGER if r["expected"] == "discrepant") and str(found) not in page
+    text = F.discrepancies_page(found)
+    assert text == page() == (HERE/F.PAGE).read_text(encoding="utf-8"), "run `dvc repro discrepancies`"
+    assert all(f"**`{r['id']}`**" in text for r in LEDGER if r["expected"] == "discrepant") and str(found) not in text
     findings = (found/F.FINDINGS).read_text(encoding="utf-8")
     (found/F.FINDINGS).write_text("\n".join(r for r in findings.splitlines() if not r.startswith("gutenberg")) + "\n", encoding="utf-8")
     with pytest.raises(BadInput, match="french-gutenberg"): F.discrepancies_page(found)
@@ -298,9 +307,9 @@ def test_malformed_findings_are_named(found, change, message):
 
 def test_the_page_follows_the_numbers(numbers, found):
     restore = falsify(found, "facts:fmti.claimed", lambda x: x + 4)
-    page = F.discrepancies_page(found)
+    text = F.discrepancies_page(found)
     restore()
-    assert "| printed | 85.0 percent |" in page and "| printed | 81 percent |" not in page and "| printed | 81 percent |" in F.discrepancies_page(found)
+    assert "| printed | 85.0 percent |" in text and "| printed | 81 percent |" not in text and "| printed | 81 percent |" in F.discrepancies_page(found)
 
 
 @pytest.mark.parametrize("row", CHECKED, ids=name)

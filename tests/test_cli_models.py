@@ -249,7 +249,7 @@ def test_an_exposed_server_warns(folder, tmp_path):
 
 
 @needs_page
-@pytest.mark.parametrize("sign, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("sign, code", [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive)])
 def test_page_runs_until_it_is_told_to_end(folder, sign, code):
     p, url = started("page", "--model", folder, "--translator", "", "--port", 0, env={})
     try:

@@ -1,6 +1,6 @@
 """One process and two: the same bits, for whole runs, for runs that change hands, and for runs of which a process is killed.
 
-Every launch of torchrun costs seconds, so each does several runs one after the other."""
+Every launch of torchrun costs seconds, so most ranks here are forks of one process that has imported everything; torchrun itself restarts killed processes and runs the command."""
 import dataclasses
 import json
 import os
@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import EXHAUSTIVE
 
 from croissant.checkpoint import check_state, latest_state, load_state
 from croissant.model import PRESETS
@@ -24,38 +25,58 @@ SETTINGS = {"max_steps": 8, "batch_size": 4, "micro_batch_size": 2, "seq_len": 3
 STOP = 5 # Steps that a run does before it is stopped
 
 WORKER = """
-import dataclasses, json, os, shutil, signal, sys, warnings
+import dataclasses, json, os, shutil, signal, sys, traceback, warnings
 from pathlib import Path
+import torch
+import torch.distributed as dist
 import croissant.trainer as trainer
+from croissant import distributed
 from croissant.distributed import Distributed
 from croissant.model import PRESETS
 from croissant.params import BadInput
 from croissant.train_config import TrainConfig
 from croissant.trainer import train
 warnings.simplefilter("ignore")
-top, settings, jobs = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-real = trainer._advance
-for job in jobs:
-    w = Distributed(job.get("replicas", 1), asynchronous=job.get("asynchronous", False), timeout=60)
-    stop, die = job.get("stop"), job.get("die", {})
-    def advance(run, *rest):
-        real(run, *rest)
-        if run.step == die.get(os.environ.get("TORCHELASTIC_RESTART_COUNT")) and w.rank == w.world - 1: os.kill(os.getpid(), signal.SIGKILL)
-        if stop and run.step == stop and w.rank == w.world - 1: signal.raise_signal(signal.SIGINT)   # one process is asked; all must stop
-    trainer._advance = advance
-    config = TrainConfig(**settings | job.get("more", {}))
-    shape = dataclasses.replace(PRESETS["toy"], vocab_size=job["vocab_size"])
-    if "broken" in job:   # what one process alone cannot write fails for all
-        from croissant import distributed
+top, settings, vocab, forked, groups = Path(sys.argv[1]), *map(json.loads, sys.argv[2:6])
+real, publish = trainer._advance, distributed.publish_folder
+def work(jobs):
+    for job in jobs:
+        w = Distributed(job.get("replicas", 1), asynchronous=job.get("asynchronous", False), timeout=60)
+        stop, die = job.get("stop"), job.get("die", {})
+        def advance(run, *rest):
+            real(run, *rest)
+            if run.step == die.get(os.environ.get("TORCHELASTIC_RESTART_COUNT")) and w.rank == w.world - 1: os.kill(os.getpid(), signal.SIGKILL)
+            if stop and run.step == stop and w.rank == w.world - 1: signal.raise_signal(signal.SIGINT)   # one process is asked; all must stop
         def full(*a, **k): raise OSError(28, "No space left on device")
-        distributed.publish_folder = full
-    try: record = train(shape, top/"shards", top/"tokenizer", config, top/job["name"], resume=True, progress=False, keep_state=True, runtime=w)
-    except KeyboardInterrupt as e: said = str(e)
-    except BadInput as e: said = f"refused: {e}"
-    else: said = f"finished {record['step']}"
-    if w.rank == 0 and "said" in job: (top/job["said"]).write_text(said)
-    assert said.startswith(job.get("expect", "stopped after step 5" if stop else "finished 8")), said
-w.close()
+        trainer._advance, distributed.publish_folder = advance, full if "broken" in job else publish   # what one process alone cannot write fails for all
+        config = TrainConfig(**settings | job.get("more", {}))
+        shape = dataclasses.replace(PRESETS["toy"], vocab_size=vocab)
+        try: record = train(shape, top/"shards", top/"tokenizer", config, top/job["name"], resume=True, progress=False, keep_state=True, runtime=w)
+        except KeyboardInterrupt as e: said = str(e)
+        except BadInput as e: said = f"refused: {e}"
+        else: said = f"finished {record['step']}"
+        if w.rank == 0 and "said" in job: (top/job["said"]).write_text(said)
+        assert said.startswith(job.get("expect", "stopped after step 5" if stop else "finished 8")), said
+    w.close()
+def fork(number, rank, world, jobs):
+    pid = os.fork()
+    if pid: return pid
+    code = 1
+    try:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        dist.init_process_group("gloo", init_method=f"file://{top}/store{number}", rank=rank, world_size=world)
+        work(jobs); code = 0
+    except BaseException: traceback.print_exc()
+    finally: sys.stderr.flush(); os._exit(code)
+if not forked: work(groups[0]["jobs"])
+else:
+    torch.set_num_threads(1)
+    for number, group in enumerate(groups):
+        for job in group["jobs"]:
+            if "of" in job: shutil.copytree(top/job["of"], top/job["name"])   # to be continued
+        pids = [fork(number, rank, group["processes"], group["jobs"]) for rank in range(group["processes"])]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        assert not any(codes), (group, codes)
 """
 
 
@@ -78,13 +99,11 @@ def plain(here, name, **more): return train(SHAPE, here/"shards", here/"tokenize
 def read_state(out): return load_state(latest_state(out/"state"))
 
 
-def launch(here, processes, *jobs, restarts=0, check=True):
-    jobs = [{"vocab_size": SHAPE.vocab_size, **j} for j in jobs]
+def launch(here, *command, forked, groups):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     (here/"worker.py").write_text(WORKER)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
-    done = subprocess.run([sys.executable, *command, str(here/"worker.py"), str(here), json.dumps(SETTINGS), json.dumps(jobs)], capture_output=True, text=True, env=env, timeout=1800)
-    assert not check or done.returncode == 0, done.stderr[-4000:]
+    done = subprocess.run([sys.executable, *command, str(here/"worker.py"), str(here), *map(json.dumps, (SETTINGS, SHAPE.vocab_size, forked, groups))], capture_output=True, text=True, env=env, timeout=1800)
+    assert done.returncode == 0, done.stderr[-4000:]
     return done
 
 
@@ -98,58 +117,52 @@ def same(here, name):
 
 
 @pytest.fixture(scope="module")
-def one(top):
-    "FSDP2 over one process: whole, stopped, and continued from what a plain process left."
-    shutil.copytree(top/"half-plain", top/"plain-one")
-    launch(top, 1, {"name": "one"}, {"name": "half-one", "stop": STOP}, {"name": "plain-one"})
-    return top
-
-
-@pytest.fixture(scope="module")
-def two(one):
-    "Two processes: whole, in the background, stopped, in bfloat16, and continued from what others left."
-    for source, name in (("half-plain", "plain-two"), ("half-one", "one-two")): shutil.copytree(one/source, one/name)
-    launch(one, 2, {"name": "two"}, {"name": "two-async", "asynchronous": True}, {"name": "half-two", "stop": STOP, "asynchronous": True}, {"name": "plain-two"}, {"name": "one-two"},
+def runs(top):
+    """FSDP2 over one process (whole, stopped, and continued from what a plain process left), then over two:
+    whole, in the background, stopped, in bfloat16, and continued from what others left."""
+    launch(top, forked=True, groups=[
+        {"processes": 1, "jobs": [{"name": "one"}, {"name": "half-one", "stop": STOP}, {"name": "plain-one", "of": "half-plain"}]},
+        {"processes": 2, "jobs": [{"name": "two"}, {"name": "two-async", "asynchronous": True}, {"name": "half-two", "stop": STOP, "asynchronous": True}, {"name": "plain-two", "of": "half-plain"}, {"name": "one-two", "of": "half-one"},
            {"name": "two-replicas", "replicas": 2}, {"name": "two-more", "more": {"z_loss": .01, "recompute": True, "dtype": "bfloat16"}},
            {"name": "muon", "more": {"optimizer": "muon"}, "expect": "refused: training: optimizer muon needs whole matrices"},
            {"name": "odd", "more": {"batch_size": 2}, "expect": "refused: training: batch_size 2 cannot be shared by 2 processes"},
-           {"name": "three", "more": {"micro_batch_size": 1}})
-    shutil.copytree(one/"half-two", one/"two-two"); launch(one, 2, {"name": "two-two", "asynchronous": True}, {"name": "full", "broken": True, "expect": "refused: ", "said": "full.txt"})
-    return one
+           {"name": "three", "more": {"micro_batch_size": 1}}]},
+        {"processes": 2, "jobs": [{"name": "two-two", "of": "half-two", "asynchronous": True}, {"name": "full", "broken": True, "expect": "refused: ", "said": "full.txt"}]}])
+    return top
 
 
-def test_one_sharded_process_is_a_plain_one(one): same(one, "one")
+def test_one_sharded_process_is_a_plain_one(runs): same(runs, "one")
 
 
 @pytest.mark.parametrize("name", ["two", "two-async", "two-replicas"])
-def test_two_processes_are_one(two, name): same(two, name)
+def test_two_processes_are_one(runs, name): same(runs, name)
 
 
 @pytest.mark.parametrize("name", ["plain-one", "plain-two", "one-two", "two-two"])
-def test_continued_by_others(two, name): same(two, name)
+def test_continued_by_others(runs, name): same(runs, name)
 
 
 @pytest.mark.parametrize("name", ["half-one", "half-two"])
-def test_continued_by_a_plain_process(two, name):
-    shutil.copytree(two/name, two/f"{name}-plain")
-    plain(two, f"{name}-plain")
-    same(two, f"{name}-plain")
+def test_continued_by_a_plain_process(runs, name):
+    shutil.copytree(runs/name, runs/f"{name}-plain")
+    plain(runs, f"{name}-plain")
+    same(runs, f"{name}-plain")
 
 
-def test_the_command_behind_torchrun_continues_two_as_one(two):
+def test_the_command_behind_torchrun_continues_two_as_one(runs):
     import yaml
-    shutil.copytree(two/"half-two", two/"two-one")
-    (two/"config.yaml").write_text(yaml.safe_dump({"train": {"preset": "toy", **SETTINGS}}))
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "croissant.cli", "train", "--config", two/"config.yaml", "--out", two/"two-one",
-               "--shards", two/"shards", "--tokenizer", two/"tokenizer", "--resume", "auto", "--json"]
+    shutil.copytree(runs/"half-two", runs/"two-one")
+    (runs/"config.yaml").write_text(yaml.safe_dump({"train": {"preset": "toy", **SETTINGS}}))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "croissant.cli", "train", "--config", runs/"config.yaml", "--out", runs/"two-one",
+               "--shards", runs/"shards", "--tokenizer", runs/"tokenizer", "--resume", "auto", "--json"]
     done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["step"] == 8 and "8/8" in done.stderr
-    same(two, "two-one")
+    same(runs, "two-one")
 
 
-def test_a_state_of_two_is_sealed_and_has_the_names_of_one(two):
-    a, b = two/"two/state/step-00000008", two/"plain/state/step-00000008"
+def test_a_state_of_two_is_sealed_and_has_the_names_of_one(runs):
+    a, b = runs/"two/state/step-00000008", runs/"plain/state/step-00000008"
     files = [*check_state(a)["files"]]
     assert sum(f.endswith(".distcp") for f in files) == 2 and "state.json" in files and "shards/.metadata" in files
     (ours, facts), (theirs, others) = load_state(a), load_state(b)
@@ -157,16 +170,16 @@ def test_a_state_of_two_is_sealed_and_has_the_names_of_one(two):
     assert facts == others and facts["data"]["step"] == 8
 
 
-def test_a_state_written_in_the_background_is_of_its_own_step(two):
+def test_a_state_written_in_the_background_is_of_its_own_step(runs):
     "The run went on while it was written."
-    (ours, facts), (theirs, others) = (load_state(two/name/"state/step-00000006") for name in ("two-async", "plain"))
+    (ours, facts), (theirs, others) = (load_state(runs/name/"state/step-00000006") for name in ("two-async", "plain"))
     assert facts == others and ours.keys() == theirs.keys() and all((ours[k] == theirs[k]).all() for k in ours)
 
 
-def test_bits_that_flip_in_a_state_of_two(two, tmp_path):
+def test_bits_that_flip_in_a_state_of_two(runs, tmp_path):
     import random
     chance, folder = random.Random(3), tmp_path/"step-00000008"
-    shutil.copytree(two/"two/state/step-00000008", folder)
+    shutil.copytree(runs/"two/state/step-00000008", folder)
     files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     for _ in range(100):
         path = chance.choice(files)
@@ -177,32 +190,34 @@ def test_bits_that_flip_in_a_state_of_two(two, tmp_path):
     load_state(folder)
 
 
-def test_the_diary_is_kept_by_the_first_process(two):
-    diary = read_metrics(two/"two-two/metrics.jsonl")
+def test_the_diary_is_kept_by_the_first_process(runs):
+    diary = read_metrics(runs/"two-two/metrics.jsonl")
     assert [e["step"] for e in diary if e["kind"] == "step"] == list(range(1, 9))
 
 
-def test_more_micro_batches_are_close_and_not_equal_bit_for_bit(two):
+def test_more_micro_batches_are_close_and_not_equal_bit_for_bit(runs):
     "Four terms are summed in another order."
-    close = plain(two, "three-plain", micro_batch_size=1)
-    other = json.loads((two/"three/record.json").read_text())
+    close = plain(runs, "three-plain", micro_batch_size=1)
+    other = json.loads((runs/"three/record.json").read_text())
     assert other["train_loss"] == pytest.approx(close["train_loss"], abs=1e-3)
 
 
-def test_bfloat16_with_z_loss_and_recomputation_is_close_to_one_process(two):
-    close = plain(two, "more-plain", z_loss=.01, recompute=True, dtype="bfloat16")
-    other = json.loads((two/"two-more/record.json").read_text())
+def test_bfloat16_with_z_loss_and_recomputation_is_close_to_one_process(runs):
+    close = plain(runs, "more-plain", z_loss=.01, recompute=True, dtype="bfloat16")
+    other = json.loads((runs/"two-more/record.json").read_text())
     assert other["train_loss"] == pytest.approx(close["train_loss"], abs=.02) and other["last"]["bpb_fr"] == pytest.approx(close["last"]["bpb_fr"], abs=.02)
 
 
-def test_a_full_disk_stops_all_and_leaves_nothing_half(two):
-    said = (two/"full.txt").read_text()
-    assert "No space left on device" in said and "untouched: free some space" in said and list((two/"full/state").iterdir()) == []
+def test_a_full_disk_stops_all_and_leaves_nothing_half(runs):
+    said = (runs/"full.txt").read_text()
+    assert "No space left on device" in said and "untouched: free some space" in said and list((runs/"full/state").iterdir()) == []
 
 
-def test_a_killed_process_is_restarted_and_the_end_is_the_same(two):
-    done = launch(two, 2, {"name": "killed", "asynchronous": True, "die": {"0": 3, "1": 5, "2": 7}}, restarts=5)
-    same(two, "killed")
+def test_a_killed_process_is_restarted_and_the_end_is_the_same(top):
+    "By torchrun: once here, three times in `make exhaustive`."
+    job = {"name": "killed", "asynchronous": True, "die": {"0": 3, "1": 5, "2": 7} if EXHAUSTIVE else {"0": 5}}
+    done = launch(top, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", forked=False, groups=[{"jobs": [job]}])
+    same(top, "killed")
     assert done.stderr.count("Signal 9") + done.stderr.count("SIGKILL") + done.stderr.count("exitcode: -9") > 0
 
 

@@ -75,10 +75,13 @@ def peer_tokenizer(folder):
 def flat(scored): return np.concatenate([s.log_probs for s in scored]), np.concatenate([s.greedy for s in scored])
 
 
+@pytest.fixture(scope="module")
+def expected(model, tokenizer): return [by_hand(model, p) for pairs in encode_requests(tokenizer, some_requests()) for p in pairs]
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 50, 400, 10**6])
-def test_equal_to_one_sequence_at_a_time_in_any_batch(model, tokenizer, batch_tokens):
+def test_equal_to_one_sequence_at_a_time_in_any_batch(model, tokenizer, expected, batch_tokens):
     requests = some_requests()
-    expected = [by_hand(model, p) for pairs in encode_requests(tokenizer, requests) for p in pairs]
     total, greedy = flat(choice_log_probs(model, tokenizer, requests, batch_tokens))
     assert np.abs(total - [e[0] for e in expected]).max() < 1e-4 and greedy.tolist() == [e[1] for e in expected]
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import EXHAUSTIVE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,18 +103,18 @@ def siblings(random, groups, size, share=0.):
 
 def test_the_interval_over_groups_covers():
     random, names = np.random.default_rng(2), [str(i // 6) for i in range(300)]
-    inside = {"groups": 0, "items": 0}
-    for trial in range(300):
+    inside, trials = {"groups": 0, "items": 0}, 300 if EXHAUSTIVE else 150
+    for trial in range(trials):
         scores = siblings(random, 50, 6, .3)
         for kind, groups in (("groups", names), ("items", None)):
             low, high = average(scores, "points", groups, resamples=400, seed=trial)["interval"]
             inside[kind] += low <= .3 <= high
-    assert .90 < inside["groups"] / 300 < .985 and inside["items"] / 300 < .8
+    assert .90 < inside["groups"] / trials < .985 and inside["items"] / trials < .8
 
 
 def test_the_paired_interval_covers_and_the_test_keeps_its_level():
     random, names = np.random.default_rng(3), [str(i // 4) for i in range(160)]
-    inside, alarms, naive, trials = 0, 0, 0, 300
+    inside, alarms, naive, trials = 0, 0, 0, 300 if EXHAUSTIVE else 150
     for trial in range(trials):
         common = siblings(random, 40, 4)                                             # hard for both models
         ours, theirs = common + siblings(random, 40, 4), common + siblings(random, 40, 4)
@@ -125,14 +126,14 @@ def test_the_paired_interval_covers_and_the_test_keeps_its_level():
 
 def test_binary_intervals_cover():
     "Two models with a common difficulty; the truth is the difference of their shares."
-    random, inside = np.random.default_rng(4), 0
+    random, inside, trials = np.random.default_rng(4), 0, 400 if EXHAUSTIVE else 200
     bars = [stats.norm.ppf(p) for p in (.82, .75)]
-    for trial in range(400):
+    for trial in range(trials):
         difficulty = random.normal(size=119)
         x, y = (difficulty + random.normal(size=119) < b * 2**.5 for b in bars)
         low, high = paired(x, y, resamples=400, seed=trial)["interval"]
         inside += low <= .07 <= high
-    assert .90 < inside / 400 < .985
+    assert .90 < inside / trials < .985
 
 
 # ---- Holm

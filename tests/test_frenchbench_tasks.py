@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from fresh_interpreter import run_script
 from frenchbench_mirror import harness_inside, task_manager
 from hub_imitation import imitate
 
@@ -230,13 +231,14 @@ def test_a_folder_that_lacks_something(mirror, tmp_path):
     with pytest.raises(BadInput, match="sciq: .*allenai/sciq"): load_items("sciq", 0, source=copy)
 
 
-def load(home, names, endpoint, offline=False, **card):
-    "Load in a process of its own, since the hub's library reads its environment once: fingerprints, or the error, which comes within seconds."
+def load(home, names, endpoint, offline=False, fresh=False, **card):
+    "Load in a process of its own (a fork, see fresh_interpreter.py, unless `fresh`), since the hub's library reads its environment once: fingerprints, or the error, which comes within seconds."
     script = ("import json, sys, time\nfrom dataclasses import replace\nfrom croissant.frenchbench.tasks import TASKS, fingerprint, load_items\nfrom croissant.params import BadInput\n"
               "names, card = json.loads(sys.argv[1]); started = time.monotonic()\n"
               "try: print(json.dumps([fingerprint(load_items(replace(TASKS[n], **card))) for n in names]))\nexcept BadInput as e: assert time.monotonic() - started < 15, 'took too long'; print(json.dumps(str(e)))\n")
     env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-    done = subprocess.run([sys.executable, "-c", script, json.dumps([names, card])], cwd=root(), capture_output=True, text=True, timeout=120, env=env)
+    if fresh: done = subprocess.run([sys.executable, "-c", script, json.dumps([names, card])], cwd=root(), capture_output=True, text=True, timeout=120, env=env)
+    else: done = run_script(script, json.dumps([names, card]), env=env)
     assert done.returncode == 0, done.stderr
     *printed, last = done.stdout.splitlines()
     return json.loads(last), printed
@@ -271,7 +273,7 @@ PICK = ["french_bench_fquadv2_hasAns", "french_bench_trivia", "french_bench_xnli
 def test_hub_cache_and_folder_give_the_same_items(hub, closed, mirror, tmp_path):
     address, asked = hub
     here = [fingerprint(load_items(n, source=mirror)) for n in PICK]
-    online, printed = load(tmp_path/"home", PICK, address)
+    online, printed = load(tmp_path/"home", PICK, address, fresh=True)
     assert online == here
     assert [p.split(":")[0] for p in printed] == [n for n in PICK if not TASKS[n].revision] and all("main is 0123456789abcdef" in p for p in printed)   # an unpinned dataset says so
     resolved = [a for a in asked if "/resolve/" in a]

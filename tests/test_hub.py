@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from fresh_interpreter import run_script
 from hub_imitation import COMMIT, imitate
 
 from croissant.hub import HubDataset, check_shards, hub_dataset, hub_datasets, make_hub_record, split_pair, stream
@@ -52,12 +53,12 @@ def closed():
 
 
 def read(home, d, endpoint, offline=False, **how):
-    "Stream in a process of its own, since the hub's library reads its environment once; records and counts, or the error."
+    "Stream in a process of its own (a fork, see fresh_interpreter.py), since the hub's library reads its environment once; records and counts, or the error."
     script = ("import json, sys\nfrom collections import Counter\nfrom croissant.hub import HubDataset, stream\nfrom croissant.params import BadInput\n"
               "d, how = json.loads(sys.argv[1]); n = Counter()\n"
               "try: print(json.dumps([list(stream(HubDataset(**d), counts=n, **how)), n]))\nexcept BadInput as e: print(json.dumps(str(e)))\n")
     env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", script, json.dumps([d.__dict__, how])], cwd=root(), capture_output=True, text=True, timeout=120, env=env | ({"HF_HUB_OFFLINE": "1"} if offline else {}))
+    done = run_script(script, json.dumps([d.__dict__, how]), env=env | ({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 0, done.stderr
     *printed, last = done.stdout.splitlines()
     return json.loads(last), printed

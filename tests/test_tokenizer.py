@@ -41,7 +41,7 @@ def test_three_libraries_agree_and_round_trip(folder):
         assert not set(ids) & set(range(len(SPECIALS))), text
 
 
-@settings(max_examples=2500 if EXHAUSTIVE else 500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2500 if EXHAUSTIVE else 200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(alphabet=st.characters(exclude_categories=["Cs"])), st.lists(st.sampled_from(ATOMS), max_size=30).map("".join)))
 def test_batches_are_encoded_as_sentencepiece_encodes(text):
     "Three encoders, the same ids: gigatoken (batches), tokenizers (single texts), SentencePiece (the reference; it takes a real ▁ for a space)."
@@ -107,7 +107,7 @@ def test_space_mark_survives_here_and_only_here(folder):
 def with_placeholders(): return train_tokenizer(toy_texts("fr") + toy_texts("code"), SMALLEST + 150, placeholders=100)
 
 
-@settings(max_examples=10_000 if EXHAUSTIVE else 1_000, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10_000 if EXHAUSTIVE else 300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_any_valid_text_comes_back(text):
     "Ten thousand arbitrary Unicode strings (a thousand in `make test`): nothing is lost, no control symbol is produced."
