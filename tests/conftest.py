@@ -47,6 +47,22 @@ def _stages_in_this_process():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_look_at_the_machine():
+    "A training that shows its progress first measures what the machine reaches, for a fifth of a second; toys are trained by the hundred."
+    from croissant.tracking import matmul_peak
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matmul_peak, "__defaults__", (*matmul_peak.__defaults__[:2], 128, .002))
+        yield
+
+
+@pytest.fixture
+def captions_only(monkeypatch):
+    "For what reads the words of a figure: no picture is rendered."
+    from pictures import leave_out
+    leave_out(monkeypatch)
+
+
 @pytest.fixture
 def real_kernels(monkeypatch):
     import papermill
