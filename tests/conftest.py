@@ -1,4 +1,5 @@
 """One thread each, no display, no network: what holds here holds on a laptop on a train."""
+import functools
 import importlib.util
 import os
 
@@ -53,6 +54,24 @@ def _quick_look_at_the_machine():
     from croissant.tracking import matmul_peak
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matmul_peak, "__defaults__", (*matmul_peak.__defaults__[:2], 128, .002))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_and_parsed_once():
+    "Every record names the modules that its notebook reaches, and captions ask for the paper's facts again and again: what has the same content is parsed once."
+    from croissant import provenance
+    known, really = {}, provenance.load_table
+
+    def load_table(path):
+        full = provenance.root()/path
+        if not full.is_file(): return really(path)
+        if (text := full.read_bytes()) not in known: known[text] = really(path)
+        return [dict(r) for r in known[text]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "load_table", load_table)   # as `fact` finds it
+        patch.setattr(provenance, "_imports", functools.cache(provenance._imports))
         yield
 
 
