@@ -67,6 +67,39 @@ def _one_toy_world(tmp_path_factory, worker_id):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_look_at_the_machine():
+    "A training that shows its progress first measures what the machine reaches, for a fifth of a second; toys are trained by the hundred."
+    from croissant.tracking import matmul_peak
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matmul_peak, "__defaults__", (*matmul_peak.__defaults__[:2], 128, .002))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _facts_are_parsed_once():
+    "Captions ask for the paper's facts again and again: what has the same content is parsed once."
+    from croissant import provenance
+    known, really = {}, provenance.load_table
+
+    def load_table(path):
+        full = provenance.root()/path
+        if not full.is_file(): return really(path)
+        if (text := full.read_bytes()) not in known: known[text] = really(path)
+        return [dict(r) for r in known[text]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "load_table", load_table)   # as `fact` finds it
+        yield
+
+
+@pytest.fixture
+def captions_only(monkeypatch):
+    "For what reads the words of a figure: no picture is rendered."
+    from pictures import leave_out
+    leave_out(monkeypatch)
+
+
 @pytest.fixture
 def real_kernels(monkeypatch):
     import papermill

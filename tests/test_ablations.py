@@ -209,7 +209,7 @@ def test_a_tail_reads_what_it_says_and_the_spread_arm_as_much(made):
     assert "families are the schedules on languages; the schedules on domains; the batches on languages; the descent on the best text against as much of its text, spread out. " in caption and "hold together for all arms" not in caption
 
 
-def test_a_spread_arm_that_diverged_costs_its_own_question_alone(made, tmp_path):
+def test_a_spread_arm_that_diverged_costs_its_own_question_alone(made, tmp_path, captions_only):
     "The notebook with one run that is said to diverge, in the other precision, in which the untrained model is scored, too."
     nb, start = (root()/STAGES["compare_schedules"]).read_text(), "    try: ended[arm, k] = train("
     assert nb.count(start) == 1
@@ -277,7 +277,7 @@ def test_a_figure_says_what_the_records_say(name, made):
         assert words + (f" ({m['verdict']})" if r["domain"] != "all" and m["verdict"] in ("better", "worse") else "") in card["caption"] and (m["verdict"] in card["caption"] or r["domain"] != "all")
 
 
-def test_the_caption_turns_with_the_record(made, tmp_path):
+def test_the_caption_turns_with_the_record(made, tmp_path, captions_only):
     "The same figure from a record whose verdicts were turned round."
     record = load_json(made/"ablations.json")
     for key, m in record["metrics"].items():

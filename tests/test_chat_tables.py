@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pictures import leave_out
 
 from croissant import chat_tables as C
 from croissant.frenchbench.metrics import wilson
@@ -50,7 +51,7 @@ def test_a_changed_cell_is_found(category, tmp_path):
 def test_possible_means_by_enumeration():
     "All sums of few grades, counted out."
     for n in (2, 3, 7):
-        reached = {k for total in range(n, 10 * n + 1) for k in range(100, 1001) if abs(Fraction(total, n) - Fraction(k, 100)) <= Fraction(1, 200)}
+        reached = {k for total in range(n, 10 * n + 1) for k in range(100, 1001) if 2 * abs(100 * total - k * n) <= n}   # |total/n - k/100| <= 1/200
         assert {k for k in range(100, 1001) if C.possible_mean(f"{k / 100:.2f}", n)} == reached
     assert C.possible_mean("2.50", 1, Fraction(1, 2)) and not C.possible_mean("2.50", 1)
 
@@ -125,10 +126,13 @@ def test_lab_and_paper_share_no_column():
 @pytest.mark.parametrize("name,table,given", [("tbl_mt_bench", C.GRADED["fr"].path, CHAT), ("tbl_translation", "reports/paper/table6_translation.csv", TRANSLATIONS), ("tbl_summaries", "reports/paper/table7_summarisation.csv", None)])
 def test_notebook_draws_captions_from_numbers(name, table, given, tmp_path):
     for lab in ([""] if given is None else ["", str(save_json(given, tmp_path/"record.json"))]):
-        run_stage(f"nbs/figures/{name}.ipynb", tmp_path/"out.ipynb", {"figures": str(tmp_path), "tables": str(tmp_path)} | ({} if given is None else {"lab": lab}), log=False)
+        rendered = bool(lab) or given is None     # once for each table
+        with pytest.MonkeyPatch.context() as patch:
+            if not rendered: leave_out(patch)
+            run_stage(f"nbs/figures/{name}.ipynb", tmp_path/"out.ipynb", {"figures": str(tmp_path), "tables": str(tmp_path)} | ({} if given is None else {"lab": lab}), log=False)
         card = json.loads((tmp_path/f"{name}.json").read_text(encoding="utf-8"))
         assert card["scope"] == ("lab and paper" if lab else "paper") and table in card["inputs"] and (lab in card["inputs"] if lab else True)
         for text in (card["caption"], card["alt"]): assert len(text) > 200 and not re.search(r"\b(nan|None|inf)\b|\{|\}|TOY", text)
         assert "reproducible here" in card["caption"] and (given is None or ("not there" in card["caption"]) == (not lab))
-        assert (tmp_path/f"{name}.png").stat().st_size > 20_000
+        assert ((tmp_path/f"{name}.png").stat().st_size > 20_000) == rendered
         assert any(r["panel"] == "lab" for r in load_table(tmp_path/f"{name}.csv")) == bool(lab)

@@ -120,7 +120,7 @@ def test_the_caption_says_what_the_records_say(study):
     assert (f"{lost} of" if lost else "None of") + f" {record['runs']['value']} runs diverged" in caption
 
 
-def test_the_caption_can_say_that_seeds_disagree(made, tmp_path):
+def test_the_caption_can_say_that_seeds_disagree(made, tmp_path, captions_only):
     "The same figure from a record in which one seed was turned round."
     record = load_json(made/"wide/compare_optimizers.json")
     m = record["metrics"]["above_reference.muon.fr"]
@@ -167,7 +167,7 @@ def redrawn(made, folder, change):
     return load_json(folder/"fig_compare_optimizers.json")
 
 
-def test_the_caption_can_say_that_adamw_is_ahead(made, tmp_path):
+def test_the_caption_can_say_that_adamw_is_ahead(made, tmp_path, captions_only):
     def change(m): m["above_reference.muon.fr"]["range"] = [.1, .3]
     caption = redrawn(made, tmp_path, change)["caption"]
     assert "(seeds from +0.100 to +0.300; AdamW is ahead with every seed)" in caption and "Muon is ahead" not in caption.split("French")[1].split("English")[0]

@@ -153,7 +153,7 @@ def judged(monkeypatch):
     monkeypatch.setattr("croissant.frenchbench.scoring.bits_per_byte", prices)
 
 
-def test_beyond_the_floor_is_judged_question_by_question(asked, monkeypatch, tmp_path):
+def test_beyond_the_floor_is_judged_question_by_question(asked, monkeypatch, tmp_path, captions_only):
     judged(monkeypatch)
     run_here(STAGE, asked | {"suites": ["fr_determiner", "en_determiner", "fr_negation", "fr_elision"], "items": 40, "documents": 12, "tables": str(tmp_path), "metrics": str(tmp_path)})
     record, end = load_json(tmp_path/"evaluate_checkpoints.json")["metrics"], {r["task"]: r for r in rows_of(tmp_path, step=12, quantity="accuracy")}
@@ -223,7 +223,7 @@ def test_pretraining_keeps_the_steps_that_are_wanted(keep_from, kept, tmp_path):
     assert load_json(tmp_path/"model/manifest.json")["step"] == 8 and all(load_json(tmp_path/f"steps/step-{n}/manifest.json")["step"] == n for n in kept)
 
 
-def test_the_figures_read_the_table(made, tmp_path):
+def test_the_figures_read_the_table(made, tmp_path, captions_only):
     run_stage("nbs/figures/fig_capabilities.ipynb", tmp_path/"out.ipynb", {"data": str(made), "metrics": str(made), "figures": str(tmp_path), "tables": str(tmp_path)}, log=False)
     card, points, rows = load_json(tmp_path/"fig_capabilities.json"), load_table(tmp_path/"fig_capabilities.csv"), rows_of(made)
     assert [{k: v for k, v in r.items() if k != "panel"} for r in points] == [r for r in rows if r["quantity"] in ("accuracy", "chrf", "bleu") and r["task"] not in ("number", "gender", "person")]

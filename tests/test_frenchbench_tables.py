@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pictures import leave_out
 
 from croissant.frenchbench import published as P
 from croissant.params import BadInput
@@ -115,7 +116,8 @@ def test_rounding_is_part_of_the_verdict():
 @pytest.mark.parametrize("n,chance", [(119, .25), (178, .5), (380, .25), (900, .25), (5000, .25)])
 def test_threshold_is_the_binomial_tail(n, chance):
     k = round(P.chance_threshold(n, chance) * n)
-    tail = lambda k: float(sum(Fraction(math.comb(n, i)) * Fraction(chance)**i * Fraction(1 - chance)**(n - i) for i in range(k, min(n, k + 400) + 1)))
+    a, b = Fraction(chance).as_integer_ratio()
+    tail = lambda k: float(Fraction(sum(math.comb(n, i) * a**i * (b - a)**(n - i) for i in range(k, min(n, k + 400) + 1)), b**n))
     assert tail(k) < P.CHANCE_LEVEL <= tail(k - 1)
 
 
@@ -170,11 +172,13 @@ def test_lab_and_paper_share_no_axis_and_no_column(tmp_path):
 
 
 @pytest.mark.parametrize("key", NOTEBOOKS)
-def test_notebook_draws_captions_from_numbers(key, tmp_path):
-    name = NOTEBOOKS[key]
+def test_notebook_draws_captions_from_numbers(key, tmp_path, monkeypatch):
+    "The two widest are rendered by tests/test_notebooks_figures.py only."
+    name, rendered = NOTEBOOKS[key], key not in ("english", "french_gen")
+    if not rendered: leave_out(monkeypatch)
     run_stage(f"nbs/figures/{name}.ipynb", tmp_path/"out.ipynb", {"figures": str(tmp_path), "tables": str(tmp_path)}, log=False)
     card = json.loads((tmp_path/f"{name}.json").read_text(encoding="utf-8"))
     assert card["paper"] == P.TABLES[key].name and card["scope"] == "paper" and P.TABLES[key].path in card["inputs"]
     for text in (card["caption"], card["alt"]): assert len(text) > 200 and not re.search(r"\b(nan|None|inf)\b|\{|\}", text) and "not there" in text
     assert f"Of {len(load_table(P.TABLES[key].path))} printed averages" in card["caption"] and "Not separable from CroissantLLM" in card["caption"]
-    assert (tmp_path/f"{name}.png").stat().st_size > 20_000 and len(load_table(tmp_path/f"{name}.csv")) >= len(load_table(P.TABLES[key].path)) * (len(P.TABLES[key].columns) + 1) - 2
+    assert ((tmp_path/f"{name}.png").stat().st_size > 20_000) == rendered and len(load_table(tmp_path/f"{name}.csv")) >= len(load_table(P.TABLES[key].path)) * (len(P.TABLES[key].columns) + 1) - 2
