@@ -28,6 +28,14 @@ PAPER = root()/"params.paper.yaml"
 SIZES = ("xxs", "xs", "s", "base")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shapes_once():
+    "The tensors of a shape are the same for every rank and every plan: list them once."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("croissant.plan.parameter_shapes", functools.cache(parameter_shapes))
+        yield
+
+
 @pytest.fixture(scope="module")
 def ours(): return plan()
 
@@ -110,8 +118,7 @@ def test_rows_by_hand(rows, shards, want):
     assert held_rows(rows, shards, shards) == runs[0]                                        # the next group begins again
 
 
-def test_hybrid_sharding_is_even_and_flat_sharding_is_not(monkeypatch):
-    monkeypatch.setattr("croissant.plan.parameter_shapes", functools.cache(parameter_shapes))   # the same for every rank
+def test_hybrid_sharding_is_even_and_flat_sharding_is_not():
     base = PRESETS["base"]
     for shards in (8, 240): assert sum(local_parameters(base, shards, r) for r in range(shards)) == count_parameters(base)["total"]
     assert len({local_parameters(base, 8, r) for r in range(8)}) == 1

@@ -1,4 +1,5 @@
 """Scaling laws: known ones come back, intervals keep their word, and what the data cannot say is refused."""
+import functools
 import itertools
 import math
 
@@ -106,7 +107,7 @@ def test_a_law_of_text_recovered(language):
 
 @pytest.mark.parametrize("truth", TAKES)
 def test_the_true_law_misses_less(truth):
-    for seed in range(5): assert next(iter(compare_laws(toy_rows(seed, takes=truth)))) == truth
+    for seed in range(5 if EXHAUSTIVE else 3): assert next(iter(compare_laws(toy_rows(seed, takes=truth)))) == truth
 
 
 def test_capacity_at_equal_text_without_noise():
@@ -315,13 +316,19 @@ def test_documents_widen_the_interval_by_what_they_disagree():
 
 # ---- input
 
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=5)
-def test_the_order_of_rows_does_not_matter(random):
+@functools.cache
+def in_order():
     rows = toy_rows(seed=5, seeds=(2, 2, 1, 1, 1))
+    return rows, predict_held_out(rows, LARGEST, draws=30), equal_ratio_verdict(rows)
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=5 if EXHAUSTIVE else 2)
+def test_the_order_of_rows_does_not_matter(random):
+    rows, told, verdict = in_order()
     mixed = random.sample(rows, len(rows))
     assert read_measurements(mixed) == read_measurements(rows)
-    assert predict_held_out(mixed, LARGEST, draws=30) == predict_held_out(rows, LARGEST, draws=30) and equal_ratio_verdict(mixed) == equal_ratio_verdict(rows)
+    assert predict_held_out(mixed, LARGEST, draws=30) == told and equal_ratio_verdict(mixed) == verdict
 
 
 @pytest.mark.parametrize("change, message", [
