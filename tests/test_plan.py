@@ -1,4 +1,5 @@
 """Plans: exact counts against transformers, operations against hand-worked cases, one file of parameters, a rule for differences, a script for Slurm."""
+import functools
 import json
 import math
 import os
@@ -25,6 +26,14 @@ from croissant.provenance import fact, load_table
 
 PAPER = root()/"params.paper.yaml"
 SIZES = ("xxs", "xs", "s", "base")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shapes_once():
+    "The tensors of a shape are the same for every rank and every plan: list them once."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("croissant.plan.parameter_shapes", functools.cache(parameter_shapes))
+        yield
 
 
 @pytest.fixture(scope="module")

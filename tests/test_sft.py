@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from conftest import EXHAUSTIVE
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from croissant import sft as module
@@ -40,6 +41,7 @@ def weights(folder): return load_checkpoint(folder)[0].state_dict()
 def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 
 
+@settings(max_examples=100 if EXHAUSTIVE else 25)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), min_size=1, max_size=5))
 def test_what_counts_is_what_the_assistant_said(texts):
     messages = said(*texts)

@@ -21,7 +21,7 @@ from croissant.train_config import run_identity
 from croissant.trainer import Diverged, TrainConfig, asked_to_stop, evaluate_bpb, is_due, is_spike, train
 
 SHAPE = dataclasses.replace(PRESETS["toy"], vocab_size=toy_tokenizer().vocab_size)
-CONFIG = TrainConfig(max_steps=8, batch_size=4, seq_len=32, warmup_steps=2, eval_tokens=1000, state_interval=3, seed=911)
+CONFIG = TrainConfig(max_steps=8, batch_size=4, seq_len=32, warmup_steps=2, eval_tokens=200, state_interval=3, seed=911)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,28 @@ def tokenizer(tmp_path_factory):
 def finished(tmp_path_factory, tokenizer):
     out = tmp_path_factory.mktemp("runs")/"whole"
     return out, train(SHAPE, toy_shards(), tokenizer, CONFIG, out, progress=False)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, tokenizer):
+    "A run that was interrupted after its second step; to be read, not changed."
+    out = tmp_path_factory.mktemp("runs")/"begun"
+    with pytest.MonkeyPatch.context() as m:
+        interrupt(m, 2)
+        with pytest.raises(KeyboardInterrupt): train(SHAPE, toy_shards(), tokenizer, CONFIG, out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tokenizer, finished):
+    "The folder of a whole run for each numeric type and optimiser, made when it is first asked for."
+    made = {CONFIG: finished[0]}
+    def find(config):
+        if config not in made:
+            made[config] = tmp_path_factory.mktemp("runs")/"whole"
+            train(SHAPE, toy_shards(), tokenizer, config, made[config], progress=False)
+        return made[config]
+    return find
 
 
 def weights(out): return (out/"checkpoint/model.safetensors").read_bytes()
@@ -62,11 +84,9 @@ def test_two_runs_are_equal(finished, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("dtype,optimizer", [("float32", "adamw"), ("bfloat16", "adamw"), ("bfloat16", "muon")])
 @pytest.mark.parametrize("at", [1, 5])
-def test_interrupted_equals_uninterrupted(finished, tokenizer, tmp_path, monkeypatch, dtype, optimizer, at):
-    config, whole = dataclasses.replace(CONFIG, dtype=dtype, optimizer=optimizer), finished[0]
-    if config != CONFIG:
-        whole = tmp_path/"whole"
-        train(SHAPE, toy_shards(), tokenizer, config, whole, progress=False)
+def test_interrupted_equals_uninterrupted(uninterrupted, tokenizer, tmp_path, monkeypatch, dtype, optimizer, at):
+    config = dataclasses.replace(CONFIG, dtype=dtype, optimizer=optimizer)
+    whole = uninterrupted(config)
     with monkeypatch.context() as m:
         interrupt(m, at)
         with pytest.raises(KeyboardInterrupt, match=f"after step {at} of 8.*resume=True"): train(SHAPE, toy_shards(), tokenizer, config, tmp_path/"cut", progress=False)
@@ -122,12 +142,9 @@ def test_a_damaged_shard_is_not_trained_on(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": .01}, {"dtype": "bfloat16"}, {"optimizer": "muon"}, {"mixture": "equal"}, {"threads": 2}])
-def test_other_settings_are_not_resumed(tokenizer, tmp_path, monkeypatch, change):
-    with monkeypatch.context() as m:
-        interrupt(m, 2)
-        with pytest.raises(KeyboardInterrupt): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, progress=False)
+def test_other_settings_are_not_resumed(tokenizer, begun, change):
     with pytest.raises(BadInput, match=f"train.{next(iter(change))} ="):
-        train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **change), tmp_path, resume=True, progress=False)
+        train(SHAPE, toy_shards(), tokenizer, dataclasses.replace(CONFIG, **change), begun, resume=True, progress=False)
     torch.set_num_threads(1)
 
 
@@ -162,7 +179,7 @@ def test_published_steps_and_record(tokenizer, tmp_path):
     model, own = load_checkpoint(tmp_path/"steps/step-4")
     assert own.fingerprint == toy_tokenizer().fingerprint and (tmp_path/"state").is_dir()
     model, _ = load_checkpoint(tmp_path/"checkpoint", torch.bfloat16)
-    found = evaluate_bpb(model, Shards(toy_shards(), "validation"), own, 32, 4, 1000)
+    found = evaluate_bpb(model, Shards(toy_shards(), "validation"), own, 32, 4, config.eval_tokens)
     assert {p: round(v["bpb"], 3) for p, v in found.items()} == pytest.approx({p: round(record["last"][f"bpb_{p}"], 3) for p in found}, abs=.02)
     assert [r["step"] for r in load_table((tmp_path/"validation_curve.csv").resolve())] == [0, 4, 5]
     text = (tmp_path/"record.json").read_text()
@@ -262,7 +279,7 @@ def test_these_change_no_bit(finished, tokenizer, tmp_path, more):
     assert torch.are_deterministic_algorithms_enabled() == more.get("deterministic", True)
 
 
-@pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, *({"schedule": "wsd", "decay_share": s, "tail_mixture": "fr=1,en=3", "loader_workers": n} for s, n in ((.25, 0), (.375, 0), (.5, 2))),
+@pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, *({"schedule": "wsd", "decay_share": s, "tail_mixture": "fr=1,en=3", "loader_workers": n} for s, n in ((.25, 0), (.5, 2))),
                                   {"spike_sigmas": 6.}, {"embedding_decay": 0.}, {"vector_decay": .5}, {"dtype": "bfloat16", "micro_batch_size": 2},
                                   {"loader_workers": 1}, pytest.param({"sampling": "without_replacement"}, marks=pytest.mark.skipif(not __import__("importlib.util").util.find_spec("grain"), reason="grain is not installed"))], ids=str)
 def test_resumed_is_uninterrupted_with_everything(finished, tokenizer, tmp_path, monkeypatch, more):
@@ -320,12 +337,9 @@ def test_states_that_stay(tokenizer, tmp_path):
     assert sorted(p.name for p in (tmp_path/"state").iterdir()) == ["step-00000003", "step-00000006", "step-00000008"]
 
 
-def test_a_state_of_another_order_is_refused(tokenizer, tmp_path, monkeypatch):
-    with monkeypatch.context() as m:
-        interrupt(m, 2)
-        with pytest.raises(KeyboardInterrupt): losses(tokenizer, tmp_path)
+def test_a_state_of_another_order_is_refused(tokenizer, begun, monkeypatch):
     monkeypatch.setattr(order.DataOrder, "fingerprint", property(lambda self: "another"))
-    with pytest.raises(BadInput, match="its step counts batches of another data order"): train(SHAPE, toy_shards(), tokenizer, CONFIG, tmp_path, resume=True, progress=False)
+    with pytest.raises(BadInput, match="its step counts batches of another data order"): train(SHAPE, toy_shards(), tokenizer, CONFIG, begun, resume=True, progress=False)
 
 
 def test_z_loss_pulls_the_level_and_is_not_logged(tokenizer, tmp_path):
@@ -352,7 +366,7 @@ def test_z_loss_gradients_are_those_of_the_formula():
 
 def test_a_spike_is_skipped_and_recorded(tokenizer, tmp_path, monkeypatch):
     "At step 70 the loss is made a hundred times as large; with the guard the weights do not move then, and the run ends near the one without the accident."
-    config = dataclasses.replace(CONFIG, max_steps=76, batch_size=2, seq_len=16, eval_tokens=100, spike_sigmas=6.)
+    config = dataclasses.replace(CONFIG, max_steps=76, batch_size=2, seq_len=16, eval_tokens=100, state_interval=20, spike_sigmas=6.)
     calm = train(SHAPE, toy_shards(), tokenizer, config, tmp_path/"calm", progress=False)
     assert [r["skipped"] for r in calm["losses"]] == [0]*76
     real, seen = trainer._gradients, []
