@@ -38,7 +38,7 @@ def _restore_torch_state():
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic: torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="session", autouse=True)

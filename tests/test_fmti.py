@@ -47,7 +47,7 @@ def status(base, number): return evaluate_fmti(base, [number])[0]["status"]
 def verdict_on(base, id):
     "The status of a record, of either edition."
     number = int(id.split("-")[-1])
-    return status(base, number) if "-25-" not in id else next(r["status"] for r in evaluate_supplement(base) if r["number"] == number)
+    return status(base, number) if "-25-" not in id else evaluate_supplement(base, numbers=[number])[0]["status"]
 
 
 # --- the index itself

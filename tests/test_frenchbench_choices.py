@@ -152,7 +152,7 @@ def test_answers_are_the_harness_ones(model, peer, tokenizer, peer_tokenizer):
     assert [a.text for a in found] == out and {a.ended for a in found} <= {"stop", "eos", "length"}
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 300, 10**6])
+@pytest.mark.parametrize("batch_tokens", [1, pytest.param(300, marks=pytest.mark.exhaustive), 10**6])
 def test_answers_written_together_are_those_written_alone(model, peer, tokenizer, peer_tokenizer, batch_tokens):
     prompts = [c for c, _ in some_requests(16)] + ["Ça va"] * 2
     for m, t in ((model, tokenizer), (peer, peer_tokenizer)):

@@ -312,7 +312,7 @@ def test_a_script_on_the_hub(mirror, tmp_path):
     assert "a dataset with a loading script" in error and "source=" in error and not any("/resolve/" in a for a in asked)
 
 
-@pytest.mark.parametrize("network", ["closed", "silent", "offline"])
+@pytest.mark.parametrize("network", ["closed", pytest.param("silent", marks=pytest.mark.exhaustive), "offline"])   # tests/test_hub.py waits for a silent one
 def test_no_network_is_one_sentence(network, request, tmp_path):
     address = request.getfixturevalue("closed" if network == "offline" else network)
     error, _ = load(tmp_path/"home", ["sciq"], address, offline=network == "offline")

@@ -120,11 +120,11 @@ BOUNDS = {"f32": (5e-4, 5e-4), "f16": (.05, .05), "q8_0": (1., 1.), "q4_k_m": (2
 
 
 @engine
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["wide", "tied", pytest.param("narrow", marks=pytest.mark.exhaustive)])
 def test_llama_cpp_writes_our_text(folders, files, name):
-    "Fifty beginnings in 32 bits; in fewer bits the probabilities are within stated bounds."
-    seen = llama_cpp_agreement(files[name, "f32"], folders[name], starts(50), 12, scored=4, positions=4)
-    assert seen["same_as_transformers"] == seen["same_as_ours"] == seen["prompts"] == 50 and seen["same_choice"] == seen["positions"] >= 12
+    "Many beginnings in 32 bits; in fewer bits the probabilities are within stated bounds."
+    seen = llama_cpp_agreement(files[name, "f32"], folders[name], starts(N := 50 if EXHAUSTIVE else 20), 12, scored=4, positions=4)
+    assert seen["same_as_transformers"] == seen["same_as_ours"] == seen["prompts"] == N and seen["same_choice"] == seen["positions"] >= 12
     for kind, (folder_bound, engine_bound) in BOUNDS.items():
         seen = llama_cpp_agreement(files[name, kind], folders[name], starts(4), 6, scored=4, positions=3)
         assert seen["max"] < folder_bound and seen["engine_max"] < engine_bound, (kind, seen)

@@ -58,6 +58,7 @@ def test_every_arm_runs(script, record):
     assert first == pytest.approx(sharded, abs=1e-4) and first == pytest.approx(again, abs=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_record_says_where_and_how(record):
     assert record["what"] and record["machine"] and record["threads"] >= 1 and re.fullmatch(r"20\d\d-\d\d-\d\d", record["date"])
     assert set(record["device"]) == {"name", "kind", "total_mib", "driver", "power_limit", "capability"} and record["versions"]["torch"] and record["versions"]["transformers"]
@@ -65,6 +66,7 @@ def test_record_says_where_and_how(record):
     assert record["reference"]["float32_agrees"] and record["reference"]["float32_gradient_difference"] < 1e-5 and record["graph_breaks"] == 0 and len(record["code"]) == 3
 
 
+@pytest.mark.exhaustive
 def test_comparisons_are_complete(script, record):
     "What `tests/test_benchmarks.py` asks of a tracked record; each of ours meets each peer, and inference has two works and two batches."
     for r in record["rows"]: assert r["peer"] and r["ours"] and r["repeats"] >= 3 and 0 < r["ratio_low"] <= r["ratio"] <= r["ratio_high"]

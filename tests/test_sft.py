@@ -79,7 +79,7 @@ def test_several_processes_are_refused(base, tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="one process"): sft(base, ROWS, QUICK, tmp_path/"out")
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "dpo"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.exhaustive), "dpo"])
 def test_a_killed_run_goes_on_to_the_same_bits(base, tmp_path, monkeypatch, kind):
     config = replace(QUICK, rank=2 if kind == "lora" else 0)
     def run(out): return dpo(base, PAIRS, config, out) if kind == "dpo" else sft(base, ROWS, config, out, validation=ROWS[:2])

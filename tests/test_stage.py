@@ -260,3 +260,9 @@ def test_a_kernel_leaves_no_socket_behind(monkeypatch, tmp_path):
     before = set(root().iterdir())
     stage.run_stage("nbs/figures/tbl_model_sizes.ipynb", tmp_path/"out.ipynb", {}, log=False)
     assert not list(tmp_path.glob("k-*")) and set(root().iterdir()) == before
+
+
+def test_a_stage_of_the_repository_in_a_kernel_of_its_own(tmp_path):
+    "Elsewhere stages run in the process of the tests, which has imported everything; here one must import for itself."
+    stage.run_stage("nbs/stages/40_generate.ipynb", tmp_path/"out.ipynb", {"out": str(tmp_path/"tables")}, log=False)
+    assert list((tmp_path/"tables").rglob("*.csv"))

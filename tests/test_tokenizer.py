@@ -77,7 +77,7 @@ def test_long_runs_are_encoded_alike(text):
 def in_child(tok, texts, queue): queue.put(tok.encode_batch(texts))
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.exhaustive)])
 def test_batches_in_another_process(start):
     "A tokenizer that was used already goes to a worker, forked or fresh, and gives the same ids there."
     tok, texts = toy_tokenizer(), hostile(50, seed=8)

@@ -95,6 +95,7 @@ def test_two_runs_give_the_same_table(made, tmp_path):
     assert (tmp_path/"language_balance.csv").read_bytes() == (made/"language_balance.csv").read_bytes()
 
 
+@pytest.mark.exhaustive   # as the other studies do, in tests/test_ablations.py and tests/test_ladder.py
 def test_a_stopped_study_goes_on_to_the_same_table(made, tmp_path, capsys):
     "The first call cannot write its table; of what it leaves, one run is taken away, so that the second trains that one and finds the others ended."
     (tmp_path/"fichier").write_text("ceci n'est pas un dossier")

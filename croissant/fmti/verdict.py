@@ -90,11 +90,13 @@ def evaluate_supplement(
     base: Path|None = None, # Folder to judge; the repository root by default
     level: str = "full", # `fast` or `full`
     today: date|None = None, # On which words are fresh or stale; today by default
+    numbers: list[int]|None = None, # Only these indicators; all by default
 ) -> list[dict[str, Any]]: # number, name, status, proof_class, value, reason, expected
     "Judge the few indicators of the 2025 edition that have records; they are shown apart and added to nothing."
     base = Path(base or root()).resolve()
     found = []
     for r in load_records(base, "2025"):
+        if numbers and r["number"] not in numbers: continue
         if unknown := [r[k] for k, known in (("check", CHECKS), ("counter_check", COUNTERS)) if k in r and r[k] not in known]: raise BadInput(f"{r['id']}: there is no check {unknown[0]!r}")
         status, text, reason = _judge(base, r, level, today or date.today())
         found.append({"number": r["number"], "name": r["name"], "status": status, "proof_class": r["proof_class"], "value": text, "evidence": "; ".join(e["path"] for e in r["evidence"]), "reason": reason, "expected": r["expected"]})
