@@ -17,6 +17,11 @@ EXHAUSTIVE = bool(os.environ.get("CROISSANT_EXHAUSTIVE"))   # set by `make exhau
 def pytest_configure(config): config.addinivalue_line("markers", "exhaustive: takes a minute, and `make test` shows the same on a smaller case")
 
 
+def pytest_xdist_auto_num_workers(config):
+    "One more than there are cores: some tests wait for a process, a clock or a network that does not answer."
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("exhaustive") and not EXHAUSTIVE:

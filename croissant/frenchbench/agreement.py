@@ -306,7 +306,7 @@ def check_distinct(
     "Check that no two items share an `asked_texts`; else `BadInput`."
     homes, items = dict[str, str](), list(items)
     for x in items:
-        for text in asked_texts(x):
+        for text in sorted(asked_texts(x)):
             if text in homes: raise BadInput(f"item {x.id}: {text[:60]!r} is asked in item {homes[text]} already; use a text once, or intervals are too narrow")
             homes[text] = x.id
     return len(items)
