@@ -280,6 +280,7 @@ def test_these_change_no_bit(finished, tokenizer, tmp_path, more):
 
 
 @pytest.mark.parametrize("more", [{"micro_batch_size": 2}, {"z_loss": 1e-2}, {"schedule": "wsd"}, *({"schedule": "wsd", "decay_share": s, "tail_mixture": "fr=1,en=3", "loader_workers": n} for s, n in ((.25, 0), (.5, 2))),
+                                  pytest.param({"schedule": "wsd", "decay_share": .375, "tail_mixture": "fr=1,en=3", "loader_workers": 0}, marks=pytest.mark.exhaustive),
                                   {"spike_sigmas": 6.}, {"embedding_decay": 0.}, {"vector_decay": .5}, {"dtype": "bfloat16", "micro_batch_size": 2},
                                   {"loader_workers": 1}, pytest.param({"sampling": "without_replacement"}, marks=pytest.mark.skipif(not __import__("importlib.util").util.find_spec("grain"), reason="grain is not installed"))], ids=str)
 def test_resumed_is_uninterrupted_with_everything(finished, tokenizer, tmp_path, monkeypatch, more):
