@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from conftest import EXHAUSTIVE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,7 +102,7 @@ def siblings(random, groups, size, share=0.):
 
 def test_the_interval_over_groups_covers():
     random, names = np.random.default_rng(2), [str(i // 6) for i in range(300)]
-    inside, trials = {"groups": 0, "items": 0}, 300 if EXHAUSTIVE else 150
+    inside, trials = {"groups": 0, "items": 0}, 300
     for trial in range(trials):
         scores = siblings(random, 50, 6, .3)
         for kind, groups in (("groups", names), ("items", None)):
@@ -114,7 +113,7 @@ def test_the_interval_over_groups_covers():
 
 def test_the_paired_interval_covers_and_the_test_keeps_its_level():
     random, names = np.random.default_rng(3), [str(i // 4) for i in range(160)]
-    inside, alarms, naive, trials = 0, 0, 0, 300 if EXHAUSTIVE else 150
+    inside, alarms, naive, trials = 0, 0, 0, 300
     for trial in range(trials):
         common = siblings(random, 40, 4)                                             # hard for both models
         ours, theirs = common + siblings(random, 40, 4), common + siblings(random, 40, 4)
@@ -126,7 +125,7 @@ def test_the_paired_interval_covers_and_the_test_keeps_its_level():
 
 def test_binary_intervals_cover():
     "Two models with a common difficulty; the truth is the difference of their shares."
-    random, inside, trials = np.random.default_rng(4), 0, 400 if EXHAUSTIVE else 200
+    random, inside, trials = np.random.default_rng(4), 0, 400
     bars = [stats.norm.ppf(p) for p in (.82, .75)]
     for trial in range(trials):
         difficulty = random.normal(size=119)

@@ -84,7 +84,7 @@ def test_the_papers_weights_with_replacement():
     "Independent draws keep the same weights on average: five standard deviations."
     from croissant.packing import draw
     w = np.array(list(sampler_weights().values()))
-    n = 8_000
+    n = 20_000
     counts = np.bincount([draw(np.cumsum(w), 911, j)[0] for j in range(n)], minlength=11)
     assert (np.abs(counts - n*w) < 5*np.sqrt(n*w*(1 - w))).all()
 
